@@ -1,0 +1,174 @@
+-- admit: start a stream of one user, or refuse it. The first rule that matches wins.
+--
+-- KEYS  1 user:{USER}   2 ended:{USER}   3 epoch:{TAG}   4… stream:{USER}:1 … stream:{USER}:MAX_LIMIT
+-- ARGV  1 epoch        id of the epoch that the caller knows; '' accepts any
+--       2 ref          REF of the new stream
+--       3 sig          its SIG
+--       4 ref_limit    the limit that REF carries
+--       5 ttl          ms that the stream lives without a heartbeat
+--       6 stale_below  ms; a stream with a lower PTTL is stale
+--       7 override     limit set by a trusted caller, or ''
+--       8 default      limit of a user without a record; '' refuses such a user
+--       9 on_limit     'evict' to end other streams at the limit, or ''
+--      10 take_over    REF of a stream whose seat is wanted, or ''
+--      11 device_id    or ''
+--      12 device_name  or ''
+--      13 content_id   or ''
+--      14 request      hash of the Idempotency-Key, or ''
+--      15 enforce      '1'; '' is shadow mode: beyond the limit a free seat is given all the same
+--      16 dry_run      '1' to decide and write nothing, or ''
+--
+-- Returns one of
+--   {'epoch'}                 the epoch is not the caller's: run epoch.lua, then this again
+--   {'limit', limit}          the limit is not the one in REF: mint a new REF with it, then this again
+--   {'unknown_user'}
+--   {'ended', reason}         this REF was admitted before and has ended since
+--   {'recovering', now, live, limit, recovering_until}
+--   {'refused', now, live, limit, {stream…}}
+--   {'admissible', now, live, limit}     only in a dry run
+--   {'admitted', now, live, limit, stream, {{stream, reason}…}, sig, over}     over: 1 where shadow mode let it in
+-- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
+--
+-- Writes, once the decision is made: the seats that it frees, the new stream's seat with its TTL, and ended:{USER}.
+
+local epoch, ref, sig, ref_limit, ttl, stale_below, override, default, on_limit, take_over = unpack(ARGV)
+local device_id, request, enforce, dry_run = ARGV[11], ARGV[14], ARGV[15], ARGV[16]
+ttl, stale_below = tonumber(ttl), tonumber(stale_below)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- shared: live_streams
+-- The live streams in the order of their seats. EXISTS says how many there are, so that the reading stops at the last one.
+local function live_streams()
+  local streams, unread = {}, redis.call('EXISTS', unpack(KEYS, 4))
+  for seat = 1, #KEYS - 3 do
+    if unread == 0 then break end
+    local key = KEYS[seat + 3]
+    local pttl = redis.call('PTTL', key)
+    if pttl ~= -2 then
+      unread = unread - 1
+      local fields = redis.call('HMGET', key, 'ref', 'sig', 'started_at', 'device_id', 'device_name', 'content_id', 'request')
+      streams[#streams + 1] = {
+        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2], started_at = tonumber(fields[3]) or 0,
+        device_id = fields[4], device_name = fields[5], content_id = fields[6], request = fields[7],
+      }
+    end
+  end
+  return streams
+end
+
+-- What callers are told of a stream; never its signature.
+local function row(stream)
+  return {stream.seat, stream.pttl, stream.ref, stream.started_at, stream.device_id, stream.device_name, stream.content_id}
+end
+-- end shared
+
+-- shared: record_ended
+local function oldest_ended()
+  local oldest, oldest_at
+  local entries = redis.call('HGETALL', KEYS[2])
+  for i = 1, #entries, 2 do
+    local at = tonumber(string.match(entries[i + 1], '%d+$')) or 0
+    if not oldest_at or at < oldest_at then oldest, oldest_at = entries[i], at end
+  end
+  return oldest, oldest_at
+end
+
+-- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
+-- change the answer.
+local function record_ended(ref, reason)
+  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+  if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
+  redis.call('PEXPIRE', KEYS[2], 600000)
+end
+-- end shared
+
+-- shared: eviction_order
+-- Stale streams first, then the oldest; of equals the lower seat.
+local function eviction_order(a, b)
+  local a_stale, b_stale = a.pttl < stale_below, b.pttl < stale_below
+  if a_stale ~= b_stale then return a_stale end
+  if a.started_at ~= b.started_at then return a.started_at < b.started_at end
+  return a.seat < b.seat
+end
+-- end shared
+
+-- shared: whole_number
+-- A hand-written limit: its whole part, or nil where it is no decimal number (tonumber alone would take 'nan' and '0x1F').
+local function whole_number(text)
+  return text and tonumber(string.match(text, '^%s*(-?%d+)%.?%d*%s*$'))
+end
+-- end shared
+
+local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
+if epoch ~= '' and stored[1] ~= epoch then return {'epoch'} end
+local recovering_until = tonumber(stored[2]) or 0
+
+-- 1. The limit.
+local limit = tonumber(override) or whole_number(redis.call('HGET', KEYS[1], 'limit')) or tonumber(default)
+if not limit then return {'unknown_user'} end
+local seats = #KEYS - 3
+limit = math.max(0, math.min(limit, seats))
+
+-- 2. An admission already made. It lives a whole TTL from now on, as its player will count from this answer.
+local live = live_streams()
+local own, named
+local free_seat = 1
+for _, stream in ipairs(live) do
+  if stream.ref == ref or request ~= '' and stream.request == request then
+    if dry_run == '1' then return {'admissible', now, #live, limit} end
+    redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)
+    stream.pttl = ttl
+    return {'admitted', now, #live, limit, row(stream), {}, stream.sig, 0}
+  end
+  if device_id ~= '' and stream.device_id == device_id then own = stream end
+  if take_over ~= '' and stream.ref == take_over then named = stream end
+  if stream.seat == free_seat then free_seat = free_seat + 1 end
+end
+local ended = redis.call('HGET', KEYS[2], ref)
+if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end
+
+-- 3 to 6. Whose seat it gets.
+local victims, reason = {}, nil
+if own then
+  victims, reason = {own}, 'replaced'
+elseif named then
+  victims, reason = {named}, 'taken_over'
+elseif #live < limit then
+  if enforce == '1' and now < recovering_until then return {'recovering', now, #live, limit, recovering_until} end
+elseif on_limit == 'evict' and limit > 0 then
+  table.sort(live, eviction_order)
+  victims, reason = {unpack(live, 1, #live - limit + 1)}, 'evicted'
+end
+
+-- 7. Refused: what is freed would not bring the user below the limit, so nobody is ended.
+local over = #live - #victims >= limit
+local seat = victims[1] and victims[1].seat or free_seat
+if over and (enforce == '1' or seat > seats) then
+  local streams = {}
+  for i, stream in ipairs(live) do streams[i] = row(stream) end
+  return {'refused', now, #live, limit, streams}
+end
+if dry_run == '1' then return {'admissible', now, #live, limit} end
+if tonumber(ref_limit) ~= limit then return {'limit', limit} end
+
+-- DEL comes first: under memory pressure it is allowed, and lets the writes after it through.
+local freed = {}
+for i, stream in ipairs(victims) do
+  redis.call('DEL', KEYS[stream.seat + 3])
+  if stream.ref then record_ended(stream.ref, reason) end
+  freed[i] = {row(stream), reason}
+end
+local stream = {seat = seat, pttl = ttl, ref = ref, started_at = now}
+local fields = {'ref', ref, 'sig', sig, 'started_at', string.format('%.0f', now)}
+for i, name in ipairs({'device_id', 'device_name', 'content_id', 'request'}) do
+  local value = ARGV[10 + i]
+  stream[name] = value ~= '' and value
+  if value ~= '' then
+    table.insert(fields, name)
+    table.insert(fields, value)
+  end
+end
+redis.call('HSET', KEYS[seat + 3], unpack(fields))
+redis.call('PEXPIRE', KEYS[seat + 3], ttl)
+return {'admitted', now, #live - #victims + 1, limit, row(stream), freed, sig, over and 1 or 0}

@@ -1,0 +1,84 @@
+-- trim: end a user's streams until no more than a number of them is left, and set the user's limit.
+--
+-- KEYS  1 user:{USER}   2 ended:{USER}   3 epoch:{TAG}   4… stream:{USER}:1 … stream:{USER}:MAX_LIMIT
+-- ARGV  1 keep         how many streams may stay
+--       2 reason       'terminated' or 'limit_lowered'
+--       3 stale_below  ms; a stream with a lower PTTL is stale
+--       4 limit        the user's new limit, or '' to leave the record alone
+--
+-- Returns {now, {{stream, reason}…}}, what it ended, in the order of eviction
+-- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
+--
+-- Writes: deletes the seats, records the ends in ended:{USER}, sets `limit` in user:{USER}.
+
+local keep, reason, stale_below, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- shared: live_streams
+-- The live streams in the order of their seats. EXISTS says how many there are, so that the reading stops at the last one.
+local function live_streams()
+  local streams, unread = {}, redis.call('EXISTS', unpack(KEYS, 4))
+  for seat = 1, #KEYS - 3 do
+    if unread == 0 then break end
+    local key = KEYS[seat + 3]
+    local pttl = redis.call('PTTL', key)
+    if pttl ~= -2 then
+      unread = unread - 1
+      local fields = redis.call('HMGET', key, 'ref', 'sig', 'started_at', 'device_id', 'device_name', 'content_id', 'request')
+      streams[#streams + 1] = {
+        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2], started_at = tonumber(fields[3]) or 0,
+        device_id = fields[4], device_name = fields[5], content_id = fields[6], request = fields[7],
+      }
+    end
+  end
+  return streams
+end
+
+-- What callers are told of a stream; never its signature.
+local function row(stream)
+  return {stream.seat, stream.pttl, stream.ref, stream.started_at, stream.device_id, stream.device_name, stream.content_id}
+end
+-- end shared
+
+-- shared: record_ended
+local function oldest_ended()
+  local oldest, oldest_at
+  local entries = redis.call('HGETALL', KEYS[2])
+  for i = 1, #entries, 2 do
+    local at = tonumber(string.match(entries[i + 1], '%d+$')) or 0
+    if not oldest_at or at < oldest_at then oldest, oldest_at = entries[i], at end
+  end
+  return oldest, oldest_at
+end
+
+-- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
+-- change the answer.
+local function record_ended(ref, reason)
+  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+  if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
+  redis.call('PEXPIRE', KEYS[2], 600000)
+end
+-- end shared
+
+-- shared: eviction_order
+-- Stale streams first, then the oldest; of equals the lower seat.
+local function eviction_order(a, b)
+  local a_stale, b_stale = a.pttl < stale_below, b.pttl < stale_below
+  if a_stale ~= b_stale then return a_stale end
+  if a.started_at ~= b.started_at then return a.started_at < b.started_at end
+  return a.seat < b.seat
+end
+-- end shared
+
+local live = live_streams()
+table.sort(live, eviction_order)
+local freed = {}
+for i = 1, #live - keep do
+  redis.call('DEL', KEYS[live[i].seat + 3])
+  if live[i].ref then record_ended(live[i].ref, reason) end
+  freed[i] = {row(live[i]), reason}
+end
+-- Last: short of memory, what was deleted lets it through.
+if limit ~= '' then redis.call('HSET', KEYS[1], 'limit', limit) end
+return {now, freed}

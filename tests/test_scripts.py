@@ -1,0 +1,90 @@
+"""The Lua files: their contracts, and that each runs by hand."""
+
+import os
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+
+import pytest
+
+from streamlimit import scripts
+from streamlimit.keys import Keys
+from streamlimit.scripts import Script
+from tests.servers import RedisServer
+
+SCRIPTS = [value for value in vars(scripts).values() if isinstance(value, Script)]
+KEYS = Keys().all_of("alice")
+
+
+def code(source: str) -> list[str]:
+    return [line for line in source.splitlines() if line.strip() and not line.strip().startswith("--")]
+
+
+def test_every_file_is_loaded() -> None:
+    found = {path.name for path in files("streamlimit").joinpath("lua").iterdir()}
+
+    assert found == {f"{script.name}.lua" for script in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_opens_with_its_contract(script: Script) -> None:
+    header = script.source.partition("\n\nlocal ")[0]
+
+    assert header.startswith(f"-- {script.name}: ")
+    for part in ("KEYS", "ARGV", "Returns", "Writes"):
+        assert re.search(rf"^-- {part}\b", header, re.MULTILINE), part
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_searches_no_keys_and_uses_no_other_clock(script: Script) -> None:
+    text = "\n".join(code(script.source))
+
+    assert not re.search(r"'(KEYS|SCAN)'|os\.|math\.random|cjson", text)
+
+
+def test_what_scripts_share_is_the_same_in_each() -> None:
+    """Lua in Redis has no include, and each file must run by hand, so some functions stand in several files."""
+    copies: dict[str, set[str]] = {}
+    for script in SCRIPTS:
+        for name, body in re.findall(
+            r"^-- shared: (\w+)\n(.*?)^-- end shared$", script.source, re.DOTALL | re.MULTILINE
+        ):
+            copies.setdefault(name, set()).add(body)
+
+    assert set(copies) == {"live_streams", "record_ended", "eviction_order", "whole_number"}
+    assert {name: len(bodies) for name, bodies in copies.items()} == dict.fromkeys(copies, 1)
+
+
+ADMIT = ["", "R1", "S1", "3", "3000", "1000", "", "3", "", "", "tv-1", "", "", "", "1", ""]
+BY_HAND = [
+    ("list", KEYS, ["3"], r"^\d+ 3$"),
+    ("admit", KEYS, ADMIT, r"^admitted \d+ 1 3 1 3000 R1 \d+ tv-1 S1 0$"),
+    ("admit", KEYS, [*ADMIT[:-1], "1"], r"^admissible \d+ 1 3$"),
+    ("heartbeat", [KEYS[3]], ["R1", "S1", "3000"], r"^\d+$"),
+    ("heartbeat", [KEYS[3]], ["R1", "wrong", "3000"], r"^0$"),
+    ("resume", KEYS, ["", "R1", "S1", "", "2", "0", "3", "3000", "1", ""], r"^live \d+ 1 3000 R1 \d+ tv-1$"),
+    ("epoch", [KEYS[2]], ["", "E1", "3000", ""], r"^E1 \d+ 0$"),
+    ("epoch", [KEYS[2]], ["E0", "E2", "3000", ""], r"^E1 \d+ \d+$"),
+    ("release", KEYS, ["R1", "", "", "terminated", ""], r"^1$"),
+    ("resume", KEYS, ["", "R1", "S1", "1", "2", "0", "3", "3000", "1", ""], r"^ended terminated$"),
+    ("trim", KEYS, ["0", "terminated", "1000", ""], r"^\d+$"),
+]
+
+
+def test_every_script_runs_by_hand(valkey_server: RedisServer) -> None:
+    cli = shutil.which("redis-cli")
+    if cli is None:
+        reason = "redis-cli is not installed: apt-get install redis-tools"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    connected = [cli, "-p", str(valkey_server.port)]
+    subprocess.run([*connected, "flushall"], check=True, capture_output=True)
+    for name, keys, arguments, expected in BY_HAND:
+        path = files("streamlimit").joinpath("lua", f"{name}.lua")
+        command = [*connected, "--eval", str(path), *keys, ",", *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert re.match(expected, " ".join(done.stdout.split())), (name, done.stdout)
+
+    assert {name for name, *_ in BY_HAND} == {script.name for script in SCRIPTS}
