@@ -1,0 +1,70 @@
+"""What the values that callers send may look like, checked before any of them becomes part of a key or is stored."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Final
+
+from streamlimit.errors import InvalidInput
+
+MAX_FIELD_BYTES: Final = 64
+"""Longer values would make Redis give up the compact encoding of a small hash, which doubles its memory."""
+
+MAX_IDEMPOTENCY_KEY_LENGTH: Final = 255
+MAX_SEATS: Final = 64
+"""As many as `ended:{USER}` remembers, so that no end of a stream is forgotten when all are ended at once."""
+
+_USER_ID = re.compile(r"[A-Za-z0-9._~@|:+=-]{1,128}")
+_KEY_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,32}")
+_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+
+
+def checked(field: str, check: Callable[[str], str], value: str) -> str:
+    """Return the value if the check passes.
+
+    Raises:
+        InvalidInput: It does not.
+    """
+    try:
+        return check(value)
+    except ValueError as error:
+        raise InvalidInput(field, str(error)) from None
+
+
+def check_user_id(value: str) -> str:
+    """Return the user id, or raise ValueError: braces, globs and blanks would let users meet each other's keys."""
+    if not _USER_ID.fullmatch(value) or value in (".", ".."):
+        raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")
+    return value
+
+
+def check_key_prefix(value: str) -> str:
+    """Return the key prefix, or raise ValueError."""
+    if not _KEY_PREFIX.fullmatch(value):
+        raise ValueError("must be at most 32 of A-Z a-z 0-9 . _ -")
+    return value
+
+
+def check_text(value: str) -> str:
+    """Return a name or content id, or raise ValueError."""
+    # Cc: control characters; Cs: lone surrogates, which UTF-8 cannot carry.
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ValueError("must not contain control characters")
+    if not 1 <= len(value.encode()) <= MAX_FIELD_BYTES:
+        raise ValueError(f"must be 1 to {MAX_FIELD_BYTES} bytes of UTF-8; leave it out if there is none")
+    return value
+
+
+def check_device_id(value: str) -> str:
+    """Return the device id, or raise ValueError."""
+    if not _PRINTABLE_ASCII.fullmatch(value) or len(value) > MAX_FIELD_BYTES:
+        raise ValueError(f"must be 1 to {MAX_FIELD_BYTES} printable ASCII characters; leave it out if there is none")
+    return value
+
+
+def check_idempotency_key(value: str) -> str:
+    """Return the idempotency key, or raise ValueError."""
+    if not _VISIBLE_ASCII.fullmatch(value) or len(value) > MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise ValueError(f"must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters")
+    return value

@@ -1,0 +1,332 @@
+"""The domain: which streams of which users are live. It knows no HTTP and serves any asyncio program."""
+
+import random
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from redis.asyncio import Redis
+
+from streamlimit import replies
+from streamlimit.connection import connect
+from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.fields import check_device_id, check_idempotency_key, check_text, checked
+from streamlimit.keys import Keys
+from streamlimit.results import (
+    Admission,
+    Check,
+    EndedStream,
+    Health,
+    Lease,
+    LimitReached,
+    Reason,
+    Recovering,
+    Stream,
+    StreamEnded,
+    UnknownStream,
+    UnknownUser,
+    UserStreams,
+)
+from streamlimit.rules import DEFAULT_RULES, Rules
+from streamlimit.scripts import ADMIT, HEARTBEAT, LIST, RELEASE, RESUME, TRIM
+from streamlimit.store import Call, Store
+from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id, parse_stream_ref
+
+Beat = Lease | StreamEnded | UnknownStream
+"""The answer to a heartbeat."""
+
+
+_ADMIT_ARGUMENTS: Final = (
+    *("ref", "sig", "ref_limit", "ttl", "stale_below", "override", "default", "on_limit", "take_over"),
+    *("device_id", "device_name", "content_id", "request", "enforce", "dry_run"),
+)
+"""ARGV of admit.lua behind the epoch, in order; '' stands for what is not given."""
+
+
+class StreamTracker:
+    """Admits, keeps, lists and ends streams. Use it as an async context manager, one for a process.
+
+    All methods raise InvalidInput where an argument cannot be used, and StoreUnavailable where the store gave no usable
+    answer within a second; the operation may then have happened, and may be repeated.
+
+    Args:
+        client: A redis-py client with `decode_responses=True` and timeouts; closed with the tracker.
+        secrets: Sign the stream ids. The first signs, all are accepted. The same for every process of a deployment.
+        rules: How many streams, and for how long.
+        key_prefix: Put before every key.
+    """
+
+    def __init__(
+        self, client: Redis, secrets: Sequence[str], rules: Rules = DEFAULT_RULES, key_prefix: str = ""
+    ) -> None:
+        self.rules = rules
+        self.shadow_admissions = 0
+        """How many this process let in only because the limit is not enforced."""
+        self._keys = Keys(key_prefix, rules.max_limit)
+        self._signer = Signer(secrets, key_prefix)
+        self._store = Store(client, self._keys.epoch, ttl_ms=rules.ttl_ms, outage_ms=rules.ttl_ms - rules.heartbeat_ms)
+
+    @classmethod
+    def from_url(cls, url: str, secrets: Sequence[str], rules: Rules = DEFAULT_RULES, key_prefix: str = "") -> Self:
+        """Make a tracker on the store at a URL: `redis://`, `rediss://`, `unix://`, or `memory://` for a trial."""
+        return cls(connect(url), secrets, rules, key_prefix)
+
+    async def __aenter__(self) -> Self:
+        await self._store.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._store.close()
+
+    async def health(self) -> Health:
+        """Prove that the store runs our scripts and takes writes."""
+        return await self._store.health()
+
+    async def admit(
+        self,
+        user_id: str,
+        *,
+        device_id: str | None = None,
+        device_name: str | None = None,
+        content_id: str | None = None,
+        take_over: str | None = None,
+        on_limit: Literal["reject", "evict"] = "reject",
+        limit: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Admission | LimitReached | UnknownUser | Recovering | StreamEnded:
+        """Start a stream, or refuse it.
+
+        Args:
+            user_id: Whose stream.
+            device_id: A device that is admitted again replaces its own stream.
+            device_name: For people: "Living-room TV".
+            content_id: What is played.
+            take_over: The stream_ref of a stream of this user that is to end in favour of this one.
+            on_limit: "evict" ends other streams where the limit is reached.
+            limit: The user's limit as a trusted caller knows it, over any record.
+            idempotency_key: The same key again gives the same stream, while that is live.
+
+        Returns:
+            Admission, or why not. StreamEnded: it was admitted, and ended while we still waited for the answer.
+        """
+        keys = self._keys.all_of(user_id)
+        if limit is not None:
+            self._check_limit(limit)
+        wanted: dict[str, str | int] = {
+            "override": "" if limit is None else limit,
+            "default": self.rules.limit_of_unknown,
+            "on_limit": "evict" if on_limit == "evict" else "",
+            "take_over": "" if take_over is None else _stream_ref("take_over", take_over).ref,
+            "device_id": _optional("device_id", check_device_id, device_id),
+            "device_name": _optional("device_name", check_text, device_name),
+            "content_id": _optional("content_id", check_text, content_id),
+            "request": _request_hash(idempotency_key),
+        }
+        # A guess: the script says so where the user's limit is another one, before it writes anything.
+        ref_limit = self.rules.limit if limit is None else limit
+        deadline = self._store.deadline()
+        while True:
+            ref = mint_ref(ref_limit)
+            sig = self._signer.sign(user_id, ref)
+            call = self._admission(keys, ref=ref, sig=sig, ref_limit=ref_limit, **wanted)
+            reply = None
+            try:
+                reply = await self._store.run(call, deadline)
+            finally:
+                if call.in_doubt and (reply is None or reply[0] != "admitted"):
+                    # A late run must not take a seat that nobody knows of. Where the admission may be repeated with the
+                    # same idempotency key, the repetition may have found this stream, so a live one is left alone.
+                    undo = [ref, sig, "1", "released", _flag(idempotency_key is not None)]
+                    self._store.owe(Call(RELEASE, keys, undo))
+            if reply[0] != "limit":
+                break
+            ref_limit = reply[1]
+        result = replies.admission(user_id, reply, self._lease)
+        if isinstance(result, Admission) and result.over_limit:
+            self.shadow_admissions += 1
+        return result
+
+    async def check(self, user_id: str, *, device_id: str | None = None, known_users_only: bool = False) -> Check:
+        """Say whether `admit` would admit now, and change nothing.
+
+        Args:
+            user_id: Whose stream.
+            device_id: As for `admit`.
+            known_users_only: Take a user without a record as unknown, whatever the rules say.
+        """
+        call = self._admission(
+            self._keys.all_of(user_id),
+            default="" if known_users_only else self.rules.limit_of_unknown,
+            device_id=_optional("device_id", check_device_id, device_id),
+            dry_run="1",
+        )
+        return replies.check(await self._store.run(call, self._store.deadline()))
+
+    async def heartbeat(self, user_id: str, stream_id: str) -> Beat:
+        """Keep a stream live for one more TTL, or bring it back where the store lost it."""
+        (beat,) = await self.heartbeat_many([(user_id, stream_id)])
+        if isinstance(beat, Exception):
+            raise beat
+        return beat
+
+    async def heartbeat_many(
+        self, streams: Sequence[tuple[str, str]]
+    ) -> tuple[Beat | InvalidInput | StoreUnavailable, ...]:
+        """Send many heartbeats, in one round trip where all of the streams are live.
+
+        Args:
+            streams: User id and stream id of each.
+
+        Returns:
+            In order, each one's result; an error stands in its place and is not raised.
+        """
+        deadline = self._store.deadline()
+        beats: dict[int, Beat | InvalidInput | StoreUnavailable] = {}
+        parsed: list[tuple[int, str, StreamId]] = []
+        calls: list[Call] = []
+        for index, (user_id, text) in enumerate(streams):
+            stream_id = parse_stream_id(text)
+            try:
+                key = self._keys.stream(user_id, min(stream_id.seat if stream_id else 1, self.rules.max_limit))
+            except InvalidInput as error:
+                beats[index] = error
+                continue
+            if stream_id is None:
+                beats[index] = UnknownStream()
+                continue
+            parsed.append((index, user_id, stream_id))
+            calls.append(Call(HEARTBEAT, [key], [stream_id.ref, stream_id.sig, self.rules.ttl_ms]))
+
+        missing: list[tuple[int, str, StreamId]] = []
+        for found, reply in zip(parsed, await self._run_each(calls, deadline), strict=True):
+            index, _, stream_id = found
+            if isinstance(reply, StoreUnavailable):
+                beats[index] = reply
+            elif reply:
+                beats[index] = self._lease(str(stream_id), reply)
+            else:
+                missing.append(found)
+
+        resumes = [self._resume(user_id, stream_id) for _, user_id, stream_id in missing]
+        answers = await self._run_each(resumes, deadline)
+        for (index, user_id, stream_id), reply in zip(missing, answers, strict=True):
+            if isinstance(reply, StoreUnavailable):
+                beats[index] = reply
+            else:
+                stream = replies.found(user_id, reply)
+                if isinstance(stream, Stream):
+                    beats[index] = self._lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
+                else:
+                    beats[index] = stream
+        return tuple(beats[index] for index in range(len(streams)))
+
+    async def get(self, user_id: str, stream_id: str) -> Stream | StreamEnded | UnknownStream:
+        """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`."""
+        deadline = self._store.deadline()
+        parsed = parse_stream_id(stream_id)
+        if parsed is None:
+            self._keys.user(user_id)  # a bad user id is told first
+            return UnknownStream()
+        call = self._resume(user_id, parsed, dry_run=True)
+        return replies.found(user_id, await self._store.run(call, deadline))
+
+    async def release(self, user_id: str, stream_id: str) -> None:
+        """End a stream, as its player does. Again and again does no harm, nor does an id that was never issued."""
+        keys = self._keys.all_of(user_id)
+        parsed = parse_stream_id(stream_id)
+        if parsed is not None:
+            genuine = _flag(self._signer.is_genuine(user_id, parsed))
+            await self._store.run(Call(RELEASE, keys, [parsed.ref, parsed.sig, genuine, "released", ""]))
+
+    async def terminate(self, user_id: str, stream_ref: str) -> bool:
+        """End a stream by its stream_ref, as an operator or back end does; whether it was live."""
+        ref = _stream_ref("stream_ref", stream_ref).ref
+        call = Call(RELEASE, self._keys.all_of(user_id), [ref, "", "", "terminated", ""])
+        return bool(await self._store.run(call))
+
+    async def terminate_all(self, user_id: str) -> tuple[EndedStream, ...]:
+        """End all streams of a user, and say which."""
+        return await self._trim(user_id, 0, "terminated")
+
+    async def list(self, user_id: str) -> UserStreams:
+        """The live streams of a user, by seat, and the limit."""
+        reply = await self._store.run(Call(LIST, self._keys.all_of(user_id), [self.rules.limit_of_unknown]))
+        return replies.user_streams(user_id, reply)
+
+    async def user_limit(self, user_id: str) -> int | None:
+        """The limit in the user's record; None where there is none."""
+        return replies.user_streams(user_id, await self._store.run(Call(LIST, self._keys.all_of(user_id), [""]))).limit
+
+    async def set_user_limit(self, user_id: str, limit: int, *, end_excess: bool = False) -> tuple[EndedStream, ...]:
+        """Write the user's record. With `end_excess`, end what is too much, stale streams first, then the oldest."""
+        self._check_limit(limit)
+        keep = limit if end_excess else self.rules.max_limit
+        return await self._trim(user_id, keep, "limit_lowered", str(limit))
+
+    async def delete_user(self, user_id: str) -> bool:
+        """Delete the user's record; whether there was one. Live streams go on."""
+        return await self._store.delete(self._keys.user(user_id))
+
+    def _admission(self, keys: Sequence[str], **given: str | int) -> Call:
+        rules: dict[str, str | int] = {
+            "ttl": self.rules.ttl_ms,
+            "stale_below": self.rules.stale_below_ms,
+            "enforce": _flag(self.rules.enforce),
+        }
+        return Call(ADMIT, keys, [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS], in_epoch=True)
+
+    def _check_limit(self, limit: int) -> None:
+        if not 0 <= limit <= self.rules.max_limit:
+            raise InvalidInput("limit", f"must be 0 to {self.rules.max_limit}")
+
+    async def _trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> tuple[EndedStream, ...]:
+        args = [keep, reason, self.rules.stale_below_ms, limit]
+        return replies.trimmed(user_id, await self._store.run(Call(TRIM, self._keys.all_of(user_id), args)))
+
+    def _resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
+        keys = self._keys.all_of(user_id)
+        rules = self.rules
+        genuine = self._signer.is_genuine(user_id, stream_id)
+        args: list[str | int] = [
+            *(stream_id.ref, stream_id.sig, _flag(genuine), stream_id.seat, stream_id.minted_ms, stream_id.limit),
+            *(rules.ttl_ms, _flag(rules.enforce), _flag(dry_run)),
+        ]
+        return Call(RESUME, keys, args, in_epoch=True)
+
+    async def _run_each(self, calls: Sequence[Call], deadline: float) -> Sequence[Any]:
+        """Run all calls; where the store fails for all of them, its error stands in every place."""
+        try:
+            return await self._store.run_many(calls, deadline)
+        except StoreUnavailable as error:
+            return [error] * len(calls)
+
+    def _lease(self, stream_id: str, expires_at_ms: int) -> Lease:
+        heartbeat_ms = round(self.rules.heartbeat_ms * random.uniform(0.85, 0.95))
+        return Lease(stream_id, expires_at_ms, self.rules.ttl_ms, heartbeat_ms)
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument
+    return "1" if value else ""
+
+
+def _optional(field: str, check: Callable[[str], str], value: str | None) -> str:
+    """A value as the scripts take it: '' where it is absent."""
+    return "" if value is None else checked(field, check, value)
+
+
+def _stream_ref(field: str, text: str) -> StreamId:
+    parsed = parse_stream_ref(text)
+    if parsed is None:
+        raise InvalidInput(field, "must be a stream_ref, SEAT.REF, as listings and refusals show it")
+    return parsed
+
+
+def _request_hash(idempotency_key: str | None) -> str:
+    if idempotency_key is None:
+        return ""
+    checked("idempotency_key", check_idempotency_key, idempotency_key)
+    return urlsafe_b64encode(sha256(idempotency_key.encode()).digest()[:12]).decode()

@@ -1,0 +1,433 @@
+"""The contract of a stream's life after its admission, on every store."""
+
+import asyncio
+import dataclasses
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from streamlimit import InvalidInput, Lease, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
+from streamlimit.stream_id import Signer, mint_ref
+from tests.conftest import RULES, SECRET, TrackerFactory
+from tests.helpers import admitted, refs, until
+
+pytestmark = pytest.mark.anyio
+
+SHORT = Rules(ttl_ms=300, heartbeat_ms=100)
+
+
+async def until_gone(redis: Redis) -> None:
+    async def gone() -> bool:
+        return not await redis.exists("stream:{alice}:1")
+
+    await until(gone)
+
+
+async def test_a_heartbeat_gives_a_whole_ttl(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.pexpire("stream:{alice}:1", 500)
+
+    lease = await tracker.heartbeat("alice", stream_id)
+
+    assert isinstance(lease, Lease)
+    assert (lease.stream_id, lease.ttl_ms) == (stream_id, RULES.ttl_ms)
+    assert 500 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
+
+
+async def test_heartbeats_keep_a_stream_live_past_its_ttl(make_tracker: TrackerFactory) -> None:
+    tracker = await make_tracker(SHORT)
+    admission = await admitted(tracker)
+    async with asyncio.timeout(10):
+        while True:
+            lease = await tracker.heartbeat("alice", admission.lease.stream_id)
+            assert isinstance(lease, Lease), lease
+            if lease.expires_at_ms > admission.stream.started_at_ms + 4 * SHORT.ttl_ms:
+                break
+            await asyncio.sleep(0.05)
+    assert await refs(tracker) == [admission.stream.ref]
+
+
+async def test_a_stream_without_heartbeats_is_gone_after_its_ttl(make_tracker: TrackerFactory, redis: Redis) -> None:
+    tracker = await make_tracker(SHORT)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await until_gone(redis)
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+    assert (await admitted(tracker)).live == 1
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+
+
+async def test_a_heartbeat_within_a_second_of_the_last_writes_nothing(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.pexpire("stream:{alice}:1", RULES.ttl_ms - 700)
+
+    lease = await tracker.heartbeat("alice", stream_id)
+
+    assert isinstance(lease, Lease)
+    assert await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms - 700
+
+
+async def test_a_ttl_that_is_too_long_is_cut(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    for command in (redis.persist("stream:{alice}:1"), redis.pexpire("stream:{alice}:1", 60_000)):
+        await command
+        await tracker.heartbeat("alice", stream_id)
+        assert 0 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
+
+
+async def test_players_are_spread_out(tracker: StreamTracker) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    beats = {(await tracker.heartbeat("alice", stream_id)).heartbeat_ms for _ in range(50)}  # type: ignore[union-attr]
+
+    assert len(beats) > 10
+    assert min(beats) >= 0.85 * RULES.heartbeat_ms
+    assert max(beats) <= 0.95 * RULES.heartbeat_ms
+
+
+async def test_an_invented_id_is_unknown_and_makes_no_key(tracker: StreamTracker, redis: Redis) -> None:
+    invented = f"1.{mint_ref(3)}.{'A' * 16}"
+
+    assert await tracker.heartbeat("alice", invented) == UnknownStream()
+    assert await tracker.get("alice", invented) == UnknownStream()
+    await tracker.release("alice", invented)
+    assert await redis.keys() == ["epoch:{0}"]
+
+
+@pytest.mark.parametrize("text", ["", "1", "1.2.3", "a.b.c", "../1", "1." + "A" * 19, "0." + "A" * 19 + "." + "A" * 16])
+async def test_a_malformed_id_is_unknown(tracker: StreamTracker, text: str) -> None:
+    assert await tracker.heartbeat("alice", text) == UnknownStream()
+    assert await tracker.get("alice", text) == UnknownStream()
+    await tracker.release("alice", text)
+
+
+async def test_an_id_of_another_user_is_unknown(tracker: StreamTracker) -> None:
+    stream_id = (await admitted(tracker, "alice")).lease.stream_id
+
+    assert await tracker.heartbeat("bob", stream_id) == UnknownStream()
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+
+
+async def test_a_wrong_signature_keeps_nothing_alive(tracker: StreamTracker) -> None:
+    seat, ref, _ = (await admitted(tracker)).lease.stream_id.split(".")
+
+    assert await tracker.heartbeat("alice", f"{seat}.{ref}.{'A' * 16}") == UnknownStream()
+
+
+async def test_the_seat_is_only_a_hint(tracker: StreamTracker) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+
+    for seat in (2, 10, 99):
+        lease = await tracker.heartbeat("alice", f"{seat}{stream_id[1:]}")
+        assert isinstance(lease, Lease)
+        assert lease.stream_id == stream_id
+
+
+async def test_many_heartbeats_are_answered_in_order(tracker: StreamTracker, redis: Redis) -> None:
+    alive = (await admitted(tracker, "alice")).lease.stream_id
+    gone = (await admitted(tracker, "bob")).lease.stream_id
+    await tracker.terminate_all("bob")
+    await redis.script_flush()
+
+    answers = await tracker.heartbeat_many(
+        [("alice", alive), ("bob", gone), ("alice", "nonsense"), ("{bob}", gone), ("alice", alive)]
+    )
+
+    assert [type(answer) for answer in answers] == [Lease, StreamEnded, UnknownStream, InvalidInput, Lease]
+    assert answers[1] == StreamEnded("terminated")
+    assert await tracker.heartbeat_many([]) == ()
+
+
+# Resume.
+
+
+async def test_a_stream_resumes_after_the_loss_of_everything(tracker: StreamTracker, redis: Redis) -> None:
+    streams = [await admitted(tracker, device_id=f"tv-{number}") for number in range(3)]
+    await redis.flushall()
+
+    for one in streams:
+        lease = await tracker.heartbeat("alice", one.lease.stream_id)
+        assert isinstance(lease, Lease)
+        assert lease.stream_id == one.lease.stream_id
+    assert await refs(tracker) == [one.stream.ref for one in streams]
+    assert 0 < await redis.pttl("stream:{alice}:3") <= RULES.ttl_ms
+
+
+async def test_a_resumed_stream_whose_seat_is_taken_moves(tracker: StreamTracker, redis: Redis) -> None:
+    first, second = await admitted(tracker), await admitted(tracker)
+    await redis.rename("stream:{alice}:1", "stream:{alice}:2")
+
+    lease = await tracker.heartbeat("alice", second.lease.stream_id)
+
+    assert isinstance(lease, Lease)
+    assert lease.stream_id == f"1{second.lease.stream_id[1:]}"
+    assert set(await refs(tracker)) == {first.stream.ref, second.stream.ref}
+
+
+async def test_more_streams_than_the_limit_do_not_resume(tracker: StreamTracker, redis: Redis) -> None:
+    streams = [await admitted(tracker, limit=5) for _ in range(5)]
+    await redis.flushall()
+    await tracker.set_user_limit("alice", 2)
+
+    beats = [await tracker.heartbeat("alice", one.lease.stream_id) for one in streams]
+
+    assert [type(beat) for beat in beats] == [Lease, Lease, StreamEnded, StreamEnded, StreamEnded]
+
+
+async def test_without_a_record_the_limit_at_admission_counts(tracker: StreamTracker, redis: Redis) -> None:
+    await tracker.set_user_limit("alice", 5)
+    streams = [await admitted(tracker) for _ in range(5)]
+    await redis.flushall()
+
+    assert {type(await tracker.heartbeat("alice", one.lease.stream_id)) for one in streams} == {Lease}
+
+
+async def test_a_stream_that_a_failover_lost_resumes_while_it_is_young(tracker: StreamTracker, redis: Redis) -> None:
+    admission = await admitted(tracker)
+    await redis.delete("stream:{alice}:1")
+
+    assert isinstance(await tracker.heartbeat("alice", admission.lease.stream_id), Lease)
+
+
+async def test_outside_recovery_an_old_stream_does_not_resume(make_tracker: TrackerFactory, redis: Redis) -> None:
+    tracker = await make_tracker(SHORT)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await until_gone(redis)
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+
+
+async def test_who_was_told_that_it_expired_does_not_resume_later(make_tracker: TrackerFactory, redis: Redis) -> None:
+    tracker = await make_tracker(SHORT)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await until_gone(redis)
+    await tracker.heartbeat("alice", stream_id)
+    await redis.delete("epoch:{0}")  # recovery begins
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+
+
+async def test_a_released_stream_does_not_resume_in_recovery(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.flushall()
+    await tracker.release("alice", stream_id)  # its key is gone, but it is genuine
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("released")
+
+
+async def test_an_invented_id_does_not_resume_in_recovery(tracker: StreamTracker, redis: Redis) -> None:
+    await admitted(tracker)
+    await redis.flushall()
+
+    assert await tracker.heartbeat("alice", f"1.{mint_ref(3)}.{'A' * 16}") == UnknownStream()
+    assert await refs(tracker) == []
+
+
+async def test_an_end_that_the_full_record_dropped_is_not_forgotten(tracker: StreamTracker, redis: Redis) -> None:
+    first = (await admitted(tracker)).lease.stream_id
+    await tracker.release("alice", first)
+    for _ in range(64):
+        await tracker.release("alice", (await admitted(tracker)).lease.stream_id)
+
+    assert await redis.hlen("ended:{alice}") == 64
+    assert not await redis.hexists("ended:{alice}", first.split(".")[1])
+    assert await tracker.heartbeat("alice", first) == StreamEnded("expired")
+
+
+async def test_a_ref_from_the_future_is_no_proof_of_youth(
+    tracker: StreamTracker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tomorrow = time.time_ns() + 86_400 * 10**9
+    monkeypatch.setattr("streamlimit.stream_id.time.time_ns", lambda: tomorrow)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.delete("stream:{alice}:1")
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+
+
+async def test_shadow_mode_lets_every_stream_resume(make_tracker: TrackerFactory, redis: Redis) -> None:
+    tracker = await make_tracker(dataclasses.replace(RULES, enforce=False))
+    streams = [await admitted(tracker) for _ in range(5)]
+    await redis.flushall()
+
+    assert {type(await tracker.heartbeat("alice", one.lease.stream_id)) for one in streams} == {Lease}
+
+
+# Secrets.
+
+
+async def test_an_old_secret_is_accepted_while_listed(make_tracker: TrackerFactory, redis: Redis) -> None:
+    old, new = "o" * 32, "n" * 32
+    stream_id = (await admitted(await make_tracker(secrets=(old,)))).lease.stream_id
+    rotated, forgetful = await make_tracker(secrets=(new, old)), await make_tracker(secrets=(new,))
+
+    assert isinstance(await forgetful.heartbeat("alice", stream_id), Lease)  # live: compared as stored
+    await redis.delete("stream:{alice}:1")
+    assert await forgetful.heartbeat("alice", stream_id) == UnknownStream()
+    assert isinstance(await rotated.heartbeat("alice", stream_id), Lease)
+
+
+# Release, terminate, list, get.
+
+
+async def test_release_frees_the_seat_at_once(tracker: StreamTracker, redis: Redis) -> None:
+    admission = await admitted(tracker)
+    await tracker.release("alice", admission.lease.stream_id)
+    await tracker.release("alice", admission.lease.stream_id)
+
+    assert await refs(tracker) == []
+    reason, ended_at = str(await redis.hget("ended:{alice}", admission.stream.ref)).split()
+    assert reason == "released"
+    assert int(ended_at) >= admission.stream.started_at_ms
+    assert 0 < await redis.pttl("ended:{alice}") <= 600_000
+    assert await tracker.heartbeat("alice", admission.lease.stream_id) == StreamEnded("released")
+
+
+async def test_releasing_an_ended_stream_does_not_change_its_reason(tracker: StreamTracker) -> None:
+    admission = await admitted(tracker)
+    await tracker.terminate("alice", admission.stream.stream_ref)
+    await tracker.release("alice", admission.lease.stream_id)
+
+    assert await tracker.heartbeat("alice", admission.lease.stream_id) == StreamEnded("terminated")
+
+
+async def test_release_needs_the_whole_id(tracker: StreamTracker) -> None:
+    admission = await admitted(tracker)
+    await tracker.release("alice", f"{admission.stream.stream_ref}.{'A' * 16}")
+    await tracker.release("bob", admission.lease.stream_id)
+
+    assert await refs(tracker) == [admission.stream.ref]
+
+
+async def test_a_stream_is_terminated_by_its_ref(tracker: StreamTracker) -> None:
+    admission = await admitted(tracker)
+
+    assert await tracker.terminate("alice", admission.stream.stream_ref) is True
+    assert await tracker.terminate("alice", admission.stream.stream_ref) is False
+    assert await tracker.heartbeat("alice", admission.lease.stream_id) == StreamEnded("terminated")
+
+
+async def test_all_streams_are_terminated(tracker: StreamTracker) -> None:
+    streams = [await admitted(tracker) for _ in range(3)]
+
+    ended = await tracker.terminate_all("alice")
+
+    assert {(one.stream.ref, one.reason) for one in ended} == {(one.stream.ref, "terminated") for one in streams}
+    assert await tracker.terminate_all("alice") == ()
+
+
+async def test_the_list_shows_what_remains(tracker: StreamTracker) -> None:
+    admission = await admitted(tracker, device_id="tv-1")
+
+    (stream,) = (await tracker.list("alice")).streams
+
+    assert (stream.ref, stream.device_id) == (admission.stream.ref, "tv-1")
+    assert stream.started_at_ms < stream.expires_at_ms <= stream.started_at_ms + RULES.ttl_ms + 1
+
+
+async def test_get_says_whether_a_stream_may_go_on_and_changes_nothing(tracker: StreamTracker, redis: Redis) -> None:
+    admission = await admitted(tracker, device_id="tv-1")
+    await redis.pexpire("stream:{alice}:1", 500)
+
+    stream = await tracker.get("alice", admission.lease.stream_id)
+
+    assert isinstance(stream, Stream)
+    assert (stream.device_id, stream.provisional) == ("tv-1", False)
+    assert await redis.pttl("stream:{alice}:1") <= 500
+
+
+async def test_get_calls_provisional_what_a_heartbeat_would_bring_back(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.flushall()
+
+    stream = await tracker.get("alice", stream_id)
+
+    assert isinstance(stream, Stream)
+    assert stream.provisional
+    assert await redis.exists("stream:{alice}:1") == 0
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+
+
+async def test_get_tells_the_reason_of_an_end(tracker: StreamTracker) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await tracker.terminate_all("alice")
+
+    assert await tracker.get("alice", stream_id) == StreamEnded("terminated")
+
+
+async def test_at_most_64_ends_are_kept_and_the_oldest_is_dropped(tracker: StreamTracker, redis: Redis) -> None:
+    await redis.hset("ended:{alice}", mapping={f"R{number}": f"expired {1000 + number}" for number in range(64)})
+    stream_id = (await admitted(tracker)).lease.stream_id
+
+    await tracker.release("alice", stream_id)
+
+    kept = await redis.hkeys("ended:{alice}")
+    assert len(kept) == 64
+    assert "R0" not in kept
+    assert stream_id.split(".")[1] in kept
+
+
+async def test_a_key_made_by_hand_counts_as_a_stream(tracker: StreamTracker, redis: Redis) -> None:
+    await redis.hset("stream:{alice}:1", "note", "by hand")
+    await redis.pexpire("stream:{alice}:1", 5_000)
+
+    assert (await tracker.list("alice")).streams[0].ref == ""
+    assert (await admitted(tracker)).live == 2
+    assert len(await tracker.terminate_all("alice")) == 2
+
+
+# Users.
+
+
+async def test_a_users_record_is_set_read_and_deleted(tracker: StreamTracker, redis: Redis) -> None:
+    assert await tracker.user_limit("alice") is None
+    await tracker.set_user_limit("alice", 5)
+    assert await redis.hgetall("user:{alice}") == {"limit": "5"}
+    assert await redis.pttl("user:{alice}") == -1
+    assert await tracker.user_limit("alice") == 5
+    assert await tracker.delete_user("alice") is True
+    assert await tracker.delete_user("alice") is False
+
+
+async def test_a_lowered_limit_ends_nobody(tracker: StreamTracker) -> None:
+    await admitted(tracker)
+    await admitted(tracker)
+
+    assert await tracker.set_user_limit("alice", 1) == ()
+    assert (await tracker.list("alice")).limit == 1
+    assert len(await refs(tracker)) == 2
+
+
+async def test_a_lowered_limit_ends_the_excess_where_asked_to(tracker: StreamTracker, redis: Redis) -> None:
+    streams = [await admitted(tracker) for _ in range(3)]
+    await redis.pexpire("stream:{alice}:3", RULES.stale_below_ms - 100)
+
+    ended = await tracker.set_user_limit("alice", 1, end_excess=True)
+
+    assert [(one.stream.seat, one.reason) for one in ended] == [(3, "limit_lowered"), (1, "limit_lowered")]
+    assert await tracker.heartbeat("alice", streams[0].lease.stream_id) == StreamEnded("limit_lowered")
+    assert await refs(tracker) == [streams[1].stream.ref]
+
+
+@pytest.mark.parametrize("user_id", ["", "a{b}", "a b", "a*", "ä", "a\n", "..", ".", "x" * 129, "a/b", "\ufffd"])
+async def test_a_user_id_outside_the_alphabet_makes_no_key(tracker: StreamTracker, redis: Redis, user_id: str) -> None:
+    stream_id = f"1.{mint_ref(3)}.{Signer([SECRET]).sign(user_id, mint_ref(3))}"
+    for operation in (
+        tracker.admit(user_id),
+        tracker.check(user_id),
+        tracker.heartbeat(user_id, stream_id),
+        tracker.heartbeat(user_id, "malformed"),
+        tracker.get(user_id, stream_id),
+        tracker.get(user_id, "malformed"),
+        tracker.release(user_id, stream_id),
+        tracker.release(user_id, "malformed"),
+        tracker.terminate(user_id, stream_id.rpartition(".")[0]),
+        tracker.terminate_all(user_id),
+        tracker.list(user_id),
+        tracker.user_limit(user_id),
+        tracker.set_user_limit(user_id, 3),
+        tracker.delete_user(user_id),
+    ):
+        with pytest.raises(InvalidInput, match="user_id"):
+            await operation
+    assert await redis.keys() == ["epoch:{0}"]

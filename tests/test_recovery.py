@@ -1,0 +1,91 @@
+"""Loss of data: who notices it, and for how long new admissions wait."""
+
+import dataclasses
+
+import pytest
+from redis.asyncio import Redis
+
+from streamlimit import Admission, Lease, Recovering, StreamTracker
+from tests.conftest import RULES, TrackerFactory
+from tests.helpers import admitted, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def recovering_ms(tracker: StreamTracker) -> int:
+    return (await tracker.health()).recovering_ms
+
+
+async def test_at_a_first_start_nobody_waits(tracker: StreamTracker) -> None:
+    assert await recovering_ms(tracker) == 0
+    assert isinstance(await tracker.admit("alice"), Admission)
+
+
+async def test_another_process_that_starts_does_not_make_anybody_wait(
+    tracker: StreamTracker, make_tracker: TrackerFactory
+) -> None:
+    other = await make_tracker()
+
+    assert (await recovering_ms(other), await recovering_ms(tracker)) == (0, 0)
+
+
+async def test_a_process_that_starts_in_recovery_waits_too(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    await redis.flushall()
+    await recovering_ms(tracker)
+
+    assert isinstance(await (await make_tracker()).admit("alice"), Recovering)
+
+
+async def test_recovery_opens_though_a_new_process_met_the_empty_store_first(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.flushall()
+    newcomer = await make_tracker()
+    assert await recovering_ms(newcomer) == 0
+
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    assert isinstance(await newcomer.admit("alice"), Recovering)
+
+
+async def test_recovery_is_not_lengthened_by_those_who_learn_of_it_late(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    other = await make_tracker()
+    await redis.flushall()
+    await recovering_ms(tracker)
+    until = await redis.hget("epoch:{0}", "recovering_until")
+
+    await recovering_ms(other)
+
+    assert await redis.hget("epoch:{0}", "recovering_until") == until
+
+
+async def test_a_loss_that_was_long_ago_makes_nobody_wait(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    await redis.flushall()
+    await make_tracker()
+    since = int(str(await redis.hget("epoch:{0}", "since")))
+    await redis.hset("epoch:{0}", "since", str(since - RULES.ttl_ms))
+
+    assert await recovering_ms(tracker) == 0
+    assert isinstance(await tracker.admit("alice"), Admission)
+
+
+async def test_recovery_ends_after_one_ttl(make_tracker: TrackerFactory, redis: Redis) -> None:
+    tracker = await make_tracker(dataclasses.replace(RULES, ttl_ms=300, heartbeat_ms=100))
+    await redis.flushall()
+    waits: list[int] = []
+
+    async def let_in() -> Admission | None:
+        answer = await tracker.admit("alice")
+        if isinstance(answer, Recovering):
+            waits.append(answer.retry_after_ms)
+        return answer if isinstance(answer, Admission) else None
+
+    await until(let_in)
+    assert len(waits) > 1
+    assert 300 >= max(waits) == waits[0] > min(waits) == waits[-1] > 0

@@ -1,0 +1,231 @@
+"""Servers that are away, frozen, full or of the wrong kind: an answer within the budget, and never a wrong one."""
+
+import asyncio
+import dataclasses
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from streamlimit import Admission, Lease, Recovering, StoreOverloaded, StoreUnavailable, StreamTracker
+from streamlimit.connection import connect
+from tests.conftest import RULES, SECRET
+from tests.helpers import admitted, refs, until
+from tests.servers import RedisServer, valkey
+
+pytestmark = pytest.mark.anyio
+
+Operation = Callable[[StreamTracker, str], Coroutine[Any, Any, Any]]
+OPERATIONS: dict[str, Operation] = {
+    "admit": lambda tracker, _: tracker.admit("alice"),
+    "check": lambda tracker, _: tracker.check("alice"),
+    "heartbeat": lambda tracker, stream_id: tracker.heartbeat("alice", stream_id),
+    "release": lambda tracker, stream_id: tracker.release("alice", stream_id),
+    "get": lambda tracker, stream_id: tracker.get("alice", stream_id),
+    "list": lambda tracker, _: tracker.list("alice"),
+    "delete_user": lambda tracker, _: tracker.delete_user("alice"),
+    "health": lambda tracker, _: tracker.health(),
+}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = valkey(tmp_path, "--appendonly", "yes")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def tracker(server: RedisServer) -> AsyncIterator[StreamTracker]:
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        yield tracker
+
+
+@pytest.fixture
+async def operator(server: RedisServer) -> AsyncIterator[Redis]:
+    async with connect(server.url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_no_operation_takes_longer_than_its_budget(
+    tracker: StreamTracker, server: RedisServer, fault: str
+) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    if fault == "killed":
+        server.stop()
+    else:
+        server.signal(signal.SIGSTOP)
+    clock = asyncio.get_running_loop().time
+    started = clock()
+
+    answers = await asyncio.gather(
+        *(operation(tracker, stream_id) for operation in OPERATIONS.values()), return_exceptions=True
+    )
+
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    # The event loop's own clock, and twice the budget: it tells a deadline that holds from one that is added up.
+    assert clock() - started < 2
+
+
+async def test_a_restart_is_noticed_by_nobody(tracker: StreamTracker, server: RedisServer) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    server.stop()
+    server.start()  # with its append-only file; its scripts and our connections are gone
+
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    assert (await admitted(tracker)).live == 2
+
+
+async def test_a_short_outage_makes_nobody_wait(tracker: StreamTracker, server: RedisServer) -> None:
+    server.stop()
+    with pytest.raises(StoreUnavailable):
+        await tracker.admit("alice")
+    server.start()
+
+    assert isinstance(await until(lambda: tracker.admit("bob")), Admission)
+
+
+async def test_after_an_outage_in_which_streams_expired_they_resume(server: RedisServer, operator: Redis) -> None:
+    rules = dataclasses.replace(RULES, ttl_ms=600, heartbeat_ms=200)
+    async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
+        stream_id = (await admitted(tracker)).lease.stream_id
+        server.stop()
+        with pytest.raises(StoreUnavailable):
+            await tracker.heartbeat("alice", stream_id)  # takes the budget of 1 s: longer than TTL - heartbeat
+        server.start()
+        assert await operator.exists("stream:{alice}:1") == 0
+
+        beat = await until(lambda: tracker.heartbeat("alice", stream_id))
+        assert isinstance(beat, Lease), beat
+        assert isinstance(await tracker.admit("bob"), Recovering)
+
+
+async def test_an_admission_of_unknown_outcome_takes_no_seat(
+    tracker: StreamTracker, server: RedisServer, operator: Redis
+) -> None:
+    server.signal(signal.SIGSTOP)  # what is sent now waits in the server's socket
+    with pytest.raises(StoreUnavailable):
+        await tracker.admit("alice")
+    server.signal(signal.SIGCONT)
+
+    ended = await until(lambda: operator.hgetall("ended:{alice}"))
+    assert {str(reason).split()[0] for reason in ended.values()} == {"released"}
+    assert await refs(tracker) == []
+
+
+async def cancel_an_admission(tracker: StreamTracker, server: RedisServer) -> None:
+    """Cancel it while the frozen server holds its command, which runs when the server goes on."""
+    server.signal(signal.SIGSTOP)
+    task = asyncio.create_task(tracker.admit("alice"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    server.signal(signal.SIGCONT)
+
+
+async def test_a_cancelled_admission_takes_no_seat(
+    tracker: StreamTracker, server: RedisServer, operator: Redis
+) -> None:
+    await cancel_an_admission(tracker, server)
+
+    await until(lambda: operator.exists("ended:{alice}"))
+    assert await refs(tracker) == []
+
+
+async def test_a_repeated_admission_survives_the_undoing_of_the_first_try(
+    tracker: StreamTracker, server: RedisServer
+) -> None:
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(StoreUnavailable):
+        await tracker.admit("alice", idempotency_key="k")
+    server.signal(signal.SIGCONT)
+    again = await until(lambda: tracker.admit("alice", idempotency_key="k"))
+    assert isinstance(again, Admission)
+
+    async def paid() -> bool:
+        return not tracker._store._owed
+
+    await until(paid)
+    assert isinstance(await tracker.heartbeat("alice", again.lease.stream_id), Lease)
+    assert len(await refs(tracker)) == 1
+
+
+async def test_what_is_owed_is_done_at_shutdown(server: RedisServer, operator: Redis) -> None:
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        await cancel_an_admission(tracker, server)
+
+    assert await operator.exists("ended:{alice}") == 1
+
+
+async def test_the_store_may_be_away_at_the_start(server: RedisServer) -> None:
+    server.stop()
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        with pytest.raises(StoreUnavailable):
+            await tracker.health()
+        server.start()
+        assert isinstance(await until(lambda: tracker.admit("alice")), Admission)
+
+
+async def test_a_crowd_is_served_by_few_connections(tracker: StreamTracker, operator: Redis) -> None:
+    answers = await asyncio.gather(*(tracker.admit(f"user-{number % 50}") for number in range(500)))
+
+    assert sum(isinstance(answer, Admission) for answer in answers) == 150
+    assert len(await operator.client_list()) <= 70
+
+
+async def test_overload_is_no_outage(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamlimit.connection.MAX_CONNECTIONS", 1)
+    monkeypatch.setattr("streamlimit.connection.POOL_TIMEOUT_SECONDS", 0.05)
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        pool: Any = tracker._store._client.connection_pool
+        connection = await pool.get_connection()
+        with pytest.raises(StoreOverloaded):
+            await tracker.list("alice")
+        assert tracker._store._down_since is None
+        await pool.release(connection)
+        await tracker.list("alice")
+
+
+async def test_short_of_memory_heartbeats_go_on(tracker: StreamTracker, operator: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await operator.pexpire("stream:{alice}:1", 500)
+    await operator.config_set("maxmemory", "1")
+
+    with pytest.raises(StoreUnavailable, match="maxmemory"):
+        await tracker.admit("alice")
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    assert await operator.pttl("stream:{alice}:1") > 500
+    assert isinstance(await tracker.admit("alice", take_over=stream_id.rpartition(".")[0]), Admission)
+    assert (await tracker.health()).recovering_ms == 0
+
+
+async def test_a_policy_that_drops_streams_is_warned_of(tracker: StreamTracker, operator: Redis) -> None:
+    await operator.config_set("maxmemory-policy", "allkeys-lru")
+
+    (warning,) = (await tracker.health()).warnings
+
+    assert "maxmemory-policy is allkeys-lru" in warning
+
+
+async def test_a_replica_is_not_well(tracker: StreamTracker, operator: Redis) -> None:
+    await operator.replicaof("127.0.0.1", 1)  # nobody there; it is read-only all the same
+
+    with pytest.raises(StoreUnavailable):
+        await tracker.health()
+
+
+async def test_a_key_of_a_wrong_type_is_an_error_and_no_refusal(
+    tracker: StreamTracker, operator: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await operator.set("stream:{alice}:1", "by mistake")
+
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await tracker.admit("alice")
+    assert "WRONGTYPE" in caplog.text
+    assert isinstance(await tracker.admit("bob"), Admission)
