@@ -1,0 +1,100 @@
+"""The ASGI application: routes, errors, and the tracker's life."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import streamlimit
+from streamlimit import problems
+from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.handlers import is_legacy, legacy_problem
+from streamlimit.openapi import document
+from streamlimit.problems import NO_STORE, Problem
+from streamlimit.routes import routes
+from streamlimit.tracker import StreamTracker
+
+_logger = logging.getLogger(__name__)
+
+# Exception is what Starlette's outermost layer looks for, the others its inner one.
+_HANDLED = (Problem, InvalidInput, StoreUnavailable, HTTPException, ClientDisconnect, Exception)
+_HTTP_PROBLEMS = {
+    404: (problems.NOT_FOUND, "See /openapi.json for what there is."),
+    405: (problems.METHOD_NOT_ALLOWED, "The Allow header names those it has."),
+    413: (problems.BODY_TOO_LARGE, "At most 16 KiB; 512 KiB for a batch of heartbeats."),
+}
+
+
+def create_app(make_tracker: Callable[[], StreamTracker]) -> Starlette:
+    """Build the application.
+
+    Args:
+        make_tracker: Called at start-up, in the event loop; the app opens the tracker and closes it at shutdown.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with make_tracker() as tracker:
+            app.state.tracker = tracker
+            yield
+
+    openapi = JSONResponse(document(streamlimit.__version__), headers=NO_STORE)
+
+    async def get_openapi(_: Request) -> Response:
+        return openapi
+
+    app = Starlette(
+        routes=[*routes(), Route("/openapi.json", get_openapi)],
+        middleware=[Middleware(EncodedSlashGuard)],
+        exception_handlers=dict.fromkeys(_HANDLED, _on_error),
+        lifespan=lifespan,
+    )
+    # A redirect would lead players to whatever the Host header says.
+    app.router.redirect_slashes = False
+    return app
+
+
+class EncodedSlashGuard:
+    """Refuses %2F in a path: decoded before routing, it would let a user id reach another user's path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and b"%2f" in scope.get("raw_path", b"").lower():
+            response = _respond(Request(scope), problems.invalid([("path", "must not contain an encoded slash (%2F)")]))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _respond(request: Request, problem: Problem) -> Response:
+    return legacy_problem(problem) if is_legacy(request.url.path) else problem.response()
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    match error:
+        case Problem():
+            problem = error
+        case InvalidInput():
+            problem = problems.invalid_input(error)
+        case StoreUnavailable():
+            problem = problems.store_unavailable()
+        case HTTPException(status_code=status) if status in _HTTP_PROBLEMS:
+            kind, detail = _HTTP_PROBLEMS[status]
+            problem = Problem(kind, detail, headers=error.headers)
+        case ClientDisconnect():
+            _logger.debug("A client went away in the middle of its request")
+            return Response(status_code=400)  # nobody reads it
+        case _:
+            # Starlette raises it again for the server's log, which gets the traceback; the caller does not.
+            problem = Problem(problems.INTERNAL_ERROR, "It is in the log. Repeating the request does no harm.")
+    return _respond(request, problem)

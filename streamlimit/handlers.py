@@ -1,0 +1,247 @@
+"""The handlers of the HTTP operations: each reads a request, asks the tracker, and writes the answer."""
+
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from streamlimit import problems, results, wire
+from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.fields import check_idempotency_key
+from streamlimit.problems import NO_STORE, Problem
+from streamlimit.stream_id import parse_stream_id, parse_stream_ref
+from streamlimit.tracker import StreamTracker
+
+CHECK_MAX_AGE_SECONDS: Final = 5
+"""How long an edge may let a stream go on without asking again."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+async def admit(request: Request, tracker: StreamTracker) -> Response:
+    """`POST /v1/users/{user_id}/streams`."""
+    user_id = request.path_params["user_id"]
+    body = await _read(request, wire.AdmissionRequest, empty=wire.AdmissionRequest())
+    answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=_idempotency_key(request))
+    match answer:
+        case results.Admission():
+            location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
+            return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
+        case results.LimitReached():
+            headers = {} if answer.retry_after_ms is None else problems.retry_after(answer.retry_after_ms)
+            raise Problem(
+                problems.LIMIT_REACHED,
+                f"{answer.live} live, limit {answer.limit}. End one of the streams, or take one over.",
+                headers=headers,
+                limit=answer.limit,
+                live=answer.live,
+                streams=[wire.Stream.of(stream).model_dump() for stream in answer.streams],
+            )
+        case results.UnknownUser():
+            raise _unknown_user()
+        case results.Recovering():
+            raise Problem(
+                problems.RECOVERING,
+                "Try again after the time in Retry-After.",
+                headers=problems.retry_after(answer.retry_after_ms),
+                limit=answer.limit,
+                live=answer.live,
+            )
+        case results.StreamEnded():
+            raise _ended(answer)
+
+
+async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
+    """`POST /v1/users/{user_id}/streams/{stream_id}/heartbeat`."""
+    beat = await tracker.heartbeat(request.path_params["user_id"], request.path_params["stream_id"])
+    if isinstance(beat, results.Lease):
+        return _json(wire.Lease.of(beat))
+    raise _ended(beat)
+
+
+async def heartbeats(request: Request, tracker: StreamTracker) -> Response:
+    """`POST /v1/heartbeats`."""
+    body = await _read(request, wire.HeartbeatsRequest)
+    beats = await tracker.heartbeat_many([(stream.user_id, stream.stream_id) for stream in body.streams])
+    items = [
+        wire.HeartbeatLease.of(beat) if isinstance(beat, results.Lease) else wire.Problem(**_beat_problem(beat).body)
+        for beat in beats
+    ]
+    return _json(wire.HeartbeatResults(streams=items), exclude_none=True)
+
+
+async def release(request: Request, tracker: StreamTracker) -> Response:
+    """`POST /v1/users/{user_id}/streams/{stream_id}/release`."""
+    await tracker.release(request.path_params["user_id"], request.path_params["stream_id"])
+    return _no_content()
+
+
+async def end(request: Request, tracker: StreamTracker) -> Response:
+    """`DELETE /v1/users/{user_id}/streams/{stream_id}`."""
+    user_id, text = request.path_params["user_id"], request.path_params["stream_id"]
+    if parse_stream_ref(text):
+        await tracker.terminate(user_id, text)
+    elif parse_stream_id(text):
+        await tracker.release(user_id, text)
+    else:
+        raise problems.invalid([("stream_id", "must be a stream_id or a stream_ref")], problems.UNKNOWN_STREAM)
+    return _no_content()
+
+
+async def get_stream(request: Request, tracker: StreamTracker) -> Response:
+    """`GET /v1/users/{user_id}/streams/{stream_id}`."""
+    stream = await tracker.get(request.path_params["user_id"], request.path_params["stream_id"])
+    if isinstance(stream, results.Stream):
+        return _json(wire.StreamState.of(stream), headers={"Cache-Control": f"max-age={CHECK_MAX_AGE_SECONDS}"})
+    raise _ended(stream)
+
+
+async def list_streams(request: Request, tracker: StreamTracker) -> Response:
+    """`GET /v1/users/{user_id}/streams`."""
+    user_id = request.path_params["user_id"]
+    user = await tracker.list(user_id)
+    streams = [wire.Stream.of(stream) for stream in user.streams]
+    return _json(wire.UserStreams(user_id=user_id, limit=user.limit, live=len(streams), streams=streams))
+
+
+async def end_all(request: Request, tracker: StreamTracker) -> Response:
+    """`DELETE /v1/users/{user_id}/streams`."""
+    ended = await tracker.terminate_all(request.path_params["user_id"])
+    return _json(wire.EndedStreams(ended=[wire.EndedStream.of(one) for one in ended]))
+
+
+async def check_admission(request: Request, tracker: StreamTracker) -> Response:
+    """`GET /v1/users/{user_id}/admission`."""
+    check = await tracker.check(request.path_params["user_id"], device_id=request.query_params.get("device_id"))
+    return _json(
+        wire.AdmissionCheck(admissible=check.admissible, live=check.live, limit=check.limit, reason=check.reason)
+    )
+
+
+async def get_user(request: Request, tracker: StreamTracker) -> Response:
+    """`GET /v1/users/{user_id}`."""
+    user_id = request.path_params["user_id"]
+    limit = await tracker.user_limit(user_id)
+    if limit is None:
+        raise _unknown_user()
+    return _json(wire.User(user_id=user_id, limit=limit))
+
+
+async def put_user(request: Request, tracker: StreamTracker) -> Response:
+    """`PUT /v1/users/{user_id}`."""
+    user_id = request.path_params["user_id"]
+    body = await _read(request, wire.UserRequest)
+    ended = await tracker.set_user_limit(user_id, body.limit, end_excess=body.end_excess)
+    return _json(wire.UserChange(user_id=user_id, limit=body.limit, ended=[wire.EndedStream.of(one) for one in ended]))
+
+
+async def delete_user(request: Request, tracker: StreamTracker) -> Response:
+    """`DELETE /v1/users/{user_id}`."""
+    if not await tracker.delete_user(request.path_params["user_id"]):
+        raise _unknown_user()
+    return _no_content()
+
+
+async def legacy_check(request: Request, tracker: StreamTracker) -> Response:
+    """`GET /add-stream/user/{user_id}`, the one endpoint of the service before this one."""
+    check = await tracker.check(request.path_params["user_id"], known_users_only=True)
+    if check.reason == "unknown_user":
+        raise _unknown_user()
+    if check.reason == "recovering":
+        raise Problem(
+            problems.RECOVERING,
+            "The store lost data and recovers; try again.",
+            headers=problems.retry_after(check.retry_after_ms or 0),
+        )
+    return _json(wire.LegacyCheck(can_add_stream=check.admissible, errors=None))
+
+
+def is_legacy(path: str) -> bool:
+    """Whether a caller of this path expects `can_add_stream` and `errors`, in errors too."""
+    return path.startswith("/add-stream/")
+
+
+def legacy_problem(problem: Problem) -> Response:
+    """An error in the shape of the service before this one."""
+    body = wire.LegacyCheck(can_add_stream=None, errors=problem.detail)
+    return _json(body, problem.kind.status, problem.headers)
+
+
+async def livez(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
+    """`GET /livez`."""
+    return _json(wire.Liveness())
+
+
+async def readyz(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
+    """`GET /readyz`."""
+    health = await tracker.health()
+    return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=list(health.warnings)))
+
+
+async def _read(request: Request, model: type[_Model], empty: _Model | None = None) -> _Model:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > request.state.max_body_bytes:
+            raise HTTPException(413)
+    if not body and empty is not None:
+        return empty
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "Send the body with Content-Type: application/json.")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise problems.invalid(
+            [(".".join(map(str, one["loc"])) or "body", one["msg"].removeprefix("Value error, ")) for one in found]
+        ) from None
+
+
+def _idempotency_key(request: Request) -> str | None:
+    values = request.headers.getlist("idempotency-key")
+    if not values:
+        return None
+    try:
+        (value,) = values
+        return check_idempotency_key(value)
+    except ValueError as error:
+        message = str(error) if len(values) == 1 else "must be sent once"
+        raise problems.invalid([("Idempotency-Key", message)]) from None
+
+
+def _ended(answer: results.StreamEnded | results.UnknownStream) -> Problem:
+    if isinstance(answer, results.UnknownStream):
+        return problems.invalid([("stream_id", "was never issued for this user")], problems.UNKNOWN_STREAM)
+    detail = f"Its reason: {answer.reason}. To go on, ask for admission."
+    return Problem(problems.STREAM_ENDED, detail, reason=answer.reason)
+
+
+def _beat_problem(beat: results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable) -> Problem:
+    if isinstance(beat, InvalidInput):
+        return problems.invalid_input(beat)
+    if isinstance(beat, StoreUnavailable):
+        return problems.store_unavailable()
+    return _ended(beat)
+
+
+def _unknown_user() -> Problem:
+    return problems.invalid([("user_id", "has no record; PUT /v1/users/{user_id} makes one")], problems.UNKNOWN_USER)
+
+
+def _json(
+    body: BaseModel, status: int = 200, headers: dict[str, str] | None = None, *, exclude_none: bool = False
+) -> Response:
+    return Response(
+        body.model_dump_json(exclude_none=exclude_none),
+        status,
+        headers=NO_STORE | (headers or {}),
+        media_type="application/json",
+    )
+
+
+def _no_content() -> Response:
+    return Response(status_code=204, headers=NO_STORE)

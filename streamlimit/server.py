@@ -1,0 +1,143 @@
+"""Runs the service: the embedded store if wanted, a listening socket, and one or more worker processes."""
+
+import asyncio
+import logging
+import logging.config
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from streamlimit.app import create_app
+from streamlimit.embedded import EmbeddedStore
+from streamlimit.errors import StreamlimitError
+from streamlimit.secret import load_or_make_secret
+from streamlimit.settings import Settings
+from streamlimit.tracker import StreamTracker
+
+_BACKLOG: Final = 2048
+_LOGGING: Final[dict[str, Any]] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {"uvicorn": {"level": "WARNING"}},
+}
+_logger = logging.getLogger(__name__)
+
+
+class ServeError(StreamlimitError):
+    """The service cannot run; the message says why and what to do."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C; then finish the requests under way and stop.
+
+    Raises:
+        StreamlimitError: It cannot start.
+        OSError: The data directory cannot be used.
+    """
+    logging.config.dictConfig(_LOGGING)
+    # uvicorn raises the signal again when it has shut down; the store is still to be stopped then.
+    signal.signal(signal.SIGTERM, _exit)
+    with ExitStack() as stack:
+        if not settings.secrets:
+            load_or_make_secret(settings.data_dir)
+        if settings.is_embedded:
+            stack.enter_context(EmbeddedStore(settings.embedded_port, settings.data_dir))
+        listener = stack.enter_context(_listen(settings))
+        _announce(settings, listener)
+        os.environ |= settings.as_environment()
+        config = uvicorn.Config(
+            "streamlimit.server:worker_app",
+            factory=True,
+            workers=settings.workers,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=_LOGGING,
+            # Paths hold stream ids, which are capabilities.
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            # Longer than the minute for which load balancers keep idle connections, so that they close them, not we.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=10,
+        )
+        try:
+            if settings.workers > 1:
+                Multiprocess(config, sockets=[listener]).run()
+            else:
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            _logger.info("Stopped")
+
+
+def worker_app() -> Starlette:
+    """Build the application of one worker process, from the environment."""
+    settings = Settings()
+
+    def make_tracker() -> StreamTracker:
+        _stop_with_parent()
+        secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
+        return StreamTracker.from_url(settings.store_url, secrets, settings.rules, settings.key_prefix)
+
+    return create_app(make_tracker)
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
+
+
+def _stop_with_parent() -> None:
+    """Let a worker end when its parent was killed: it would hold the port of the next start."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.remove_reader(parent.sentinel)
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, stop)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ServeError(
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): choose another port with --port"
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    parts = urlsplit(settings.store_url)
+    # Without user name, password and options.
+    store = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
+        " (embedded)" if settings.is_embedded else ""
+    )
+    limits = f"limit {settings.limit}, TTL {settings.ttl_seconds} s"
+    _logger.info("Serving %s with %d worker(s), store %s, %s", url, settings.workers, store, limits)
+    if not settings.enforce:
+        _logger.warning("Shadow mode: the limit is not enforced")
+    if settings.listens_on_loopback:
+        _logger.info("Callers are not authenticated; only this machine can connect")
+    else:
+        _logger.warning("Callers are not authenticated, and %s is public: let only your gateway connect", settings.host)
