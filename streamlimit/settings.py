@@ -149,15 +149,16 @@ class Settings(BaseSettings):
 
 def explain(error: ValidationError) -> str:
     """Say on one line which settings are wrong, by the names of the environment variables and options."""
-    return "; ".join(
-        ": ".join(
-            [
-                *(f"{ENV_PREFIX}{str(name).upper()} (--{str(name).replace('_', '-')})" for name in one["loc"][:1]),
-                one["msg"].removeprefix("Value error, "),
-            ]
-        )
-        for one in error.errors(include_url=False, include_context=False, include_input=False)
-    )
+    lines = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        # What concerns several settings has no place of its own, and names them itself.
+        names = [f"{ENV_PREFIX}{str(name).upper()}{_option(str(name))}" for name in one["loc"][:1]]
+        lines.append(": ".join([*names, one["msg"].removeprefix("Value error, ")]))
+    return "; ".join(lines)
+
+
+def _option(name: str) -> str:
+    return "" if name == "secret" else f" (--{name.replace('_', '-')})"
 
 
 def _split(secret: SecretStr) -> list[str]:

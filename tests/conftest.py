@@ -1,7 +1,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -15,6 +15,14 @@ SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
 
 TrackerFactory = Callable[..., Awaitable[StreamTracker]]
+
+
+def missing(tool: str) -> NoReturn:
+    """Skip the test; where CI runs, everything must be there."""
+    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +40,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = redis7(tmp_path_factory.mktemp("redis"))
     if server is None:
-        reason = "redis-server is not installed: apt-get install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("redis-server")
     with running(server):
         yield server
 

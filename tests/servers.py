@@ -99,10 +99,10 @@ class Service:
         self._command += ["--embedded-port", str(self.embedded_port), "--data-dir", str(directory / "data"), *options]
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIMIT_")}
         self._env |= env or {}
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
 
     def start(self) -> None:
         """Start it; do not wait."""
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
         with self.log.open("ab") as log:
             # A process group of its own, so that a test can press Ctrl-C on all of it.
             self.process = subprocess.Popen(
@@ -121,6 +121,7 @@ class Service:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal to the parent process and return its exit code."""
+        self.http.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECONDS)
@@ -134,4 +135,3 @@ def serving(service: Service) -> Iterator[Service]:
         yield service
     finally:
         service.stop()
-        service.http.close()

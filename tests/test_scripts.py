@@ -1,6 +1,5 @@
 """The Lua files: their contracts, and that each runs by hand."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 from streamlimit import scripts
 from streamlimit.keys import Keys
 from streamlimit.scripts import Script
+from tests.conftest import missing
 from tests.servers import RedisServer
 
 SCRIPTS = [value for value in vars(scripts).values() if isinstance(value, Script)]
@@ -75,10 +75,7 @@ BY_HAND = [
 def test_every_script_runs_by_hand(valkey_server: RedisServer) -> None:
     cli = shutil.which("redis-cli")
     if cli is None:
-        reason = "redis-cli is not installed: apt-get install redis-tools"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("redis-cli")
     connected = [cli, "-p", str(valkey_server.port)]
     subprocess.run([*connected, "flushall"], check=True, capture_output=True)
     for name, keys, arguments, expected in BY_HAND:
