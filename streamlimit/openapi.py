@@ -91,13 +91,11 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _common_problems(operation: Operation) -> list[ProblemType]:
-    kinds = [problems.INTERNAL_ERROR]
+    kinds = [problems.INTERNAL_ERROR, problems.BODY_TOO_LARGE]
     if operation.path != "/livez":
         kinds.append(problems.STORE_UNAVAILABLE)
     if "{" in operation.path or operation.body:
         kinds.append(problems.INVALID_REQUEST)
-    if operation.method != "GET":
-        kinds.append(problems.BODY_TOO_LARGE)
     if operation.body:
         kinds.append(problems.UNSUPPORTED_MEDIA_TYPE)
     return kinds

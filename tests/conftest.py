@@ -3,18 +3,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
+import httpx2
 import pytest
-from fakeredis import FakeAsyncRedis
+from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
+from streamlimit.app import create_app
 from streamlimit.connection import connect
+from tests.documented import check_documented
 from tests.servers import RedisServer, redis7, running, valkey
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
 
 TrackerFactory = Callable[..., Awaitable[StreamTracker]]
+Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 
 def missing(tool: str) -> NoReturn:
@@ -75,3 +79,32 @@ async def make_tracker(redis: Redis) -> AsyncIterator[TrackerFactory]:
 @pytest.fixture
 async def tracker(make_tracker: TrackerFactory) -> StreamTracker:
     return await make_tracker()
+
+
+@pytest.fixture
+async def fake_redis() -> AsyncIterator[Redis]:
+    async with FakeAsyncRedis(server=FakeServer(), decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def serve(fake_redis: Redis) -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def start(**rules: Any) -> httpx2.AsyncClient:
+            client: Redis = FakeAsyncRedis(connection_pool=fake_redis.connection_pool)
+            app = create_app(lambda: StreamTracker(client, [SECRET], Rules(**rules)))
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            http = httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
+                base_url="http://streamlimit",
+                event_hooks={"response": [check_documented]},
+            )
+            return await stack.enter_async_context(http)
+
+        yield start
+
+
+@pytest.fixture
+async def http(serve: Serve) -> httpx2.AsyncClient:
+    return await serve()
