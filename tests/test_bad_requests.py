@@ -47,6 +47,7 @@ pytestmark = pytest.mark.anyio
         "/add-streams",
         "/docs",
         "/%FF",
+        f"{STREAMS}%0A",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -322,3 +323,17 @@ async def test_the_process_is_up_while_the_store_is_out_of_reach(
     monkeypatch.setattr(StreamTracker, "health", raising(StoreUnavailable("down")))
 
     assert (await http.get("/livez")).status_code == 200
+
+
+async def test_a_body_that_is_too_large_is_refused_before_anything_is_done(http: httpx2.AsyncClient) -> None:
+    url = f"{STREAMS}/{(await http.post(STREAMS)).json()['stream_id']}"
+
+    problem(await http.post(f"{url}/release", content=b" " * (16 * KIB + 1)), 413, "body-too-large")
+    assert (await http.get(url)).status_code == 200
+
+
+async def test_limit_0_has_nothing_to_wait_for(http: httpx2.AsyncClient) -> None:
+    answer = await http.post(STREAMS, json={"limit": 0})
+
+    assert answer.status_code == 409
+    assert "retry-after" not in answer.headers

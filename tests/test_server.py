@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx2
 import pytest
+import trustme
 from redis import Redis
 
-from tests.servers import Service, answers, serving, valkey, wait_for
+from tests.conftest import missing
+from tests.servers import Service, answers, free_port, redis7, running, serving, valkey, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +245,26 @@ def test_a_store_behind_a_unix_socket(tmp_path: Path) -> None:
             assert admit(service).status_code == 201
     finally:
         server.stop()
+
+
+def test_a_store_behind_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    port = free_port()
+    tls = {"port": str(port), "auth-clients": "no"} | {
+        f"{name}-file": str(tmp_path / file)
+        for name, file in {"cert": "server.pem", "key": "server.pem", "ca-cert": "ca.pem"}.items()
+    }
+    server = redis7(tmp_path, *(word for name, value in tls.items() for word in (f"--tls-{name}", value)))
+    if server is None:
+        missing("redis-server")
+    with running(server):
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        with serving(Service(tmp_path, "--redis-url", url)) as service:
+            assert admit(service).status_code == 201
+            assert f"store rediss://127.0.0.1:{port}/0," in service.log.read_text()
 
 
 def test_a_store_in_the_process_for_a_trial(tmp_path: Path) -> None:
