@@ -7,7 +7,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import InvalidInput, Lease, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
+from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
 from streamlimit.stream_id import Signer, mint_ref
 from tests.conftest import RULES, SECRET, TrackerFactory
 from tests.helpers import admitted, refs, until
@@ -374,6 +374,17 @@ async def test_a_key_made_by_hand_counts_as_a_stream(tracker: StreamTracker, red
     assert (await tracker.list("alice")).streams[0].ref == ""
     assert (await admitted(tracker)).live == 2
     assert len(await tracker.terminate_all("alice")) == 2
+
+
+@pytest.mark.parametrize(("written", "reason"), [("", "expired"), ("banned 5", "terminated"), ("evicted", "evicted")])
+async def test_an_end_written_by_hand_is_an_end(
+    tracker: StreamTracker, redis: Redis, written: str, reason: Reason
+) -> None:
+    admission = await admitted(tracker)
+    await redis.delete("stream:{alice}:1")
+    await redis.hset("ended:{alice}", admission.stream.ref, written)
+
+    assert await tracker.heartbeat("alice", admission.lease.stream_id) == StreamEnded(reason)
 
 
 # Users.

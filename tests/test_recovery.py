@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import Admission, Lease, Recovering, StreamTracker
+from streamlimit.scripts import EPOCH
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, until
 
@@ -73,6 +74,15 @@ async def test_a_loss_that_was_long_ago_makes_nobody_wait(
 
     assert await recovering_ms(tracker) == 0
     assert isinstance(await tracker.admit("alice"), Admission)
+
+
+@pytest.mark.parametrize(("known", "waits"), [("", False), ("E0", True)])
+async def test_a_long_outage_of_a_store_that_nobody_used_makes_nobody_wait(
+    redis: Redis, known: str, *, waits: bool
+) -> None:
+    _, now, recovering_until = await redis.eval(EPOCH.source, 1, "epoch:{0}", known, "E1", "3000", "1")
+
+    assert (recovering_until > now) == waits
 
 
 async def test_recovery_ends_after_one_ttl(make_tracker: TrackerFactory, redis: Redis) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from streamlimit import InvalidInput, Rules
 from streamlimit.cli import main
 from streamlimit.settings import ENV_PREFIX, Settings, explain
 
@@ -110,6 +111,22 @@ def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str], options:
     assert main(["serve", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert options[0] in line
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({"limit": 11}, "limit"),
+        ({"max_limit": 65}, "max_limit"),
+        ({"ttl_ms": 600_001}, "ttl_ms"),
+        ({"ttl_ms": 89_999}, "ttl_ms"),
+        ({"heartbeat_ms": 0}, "heartbeat_ms"),
+    ],
+)
+def test_the_library_checks_its_rules_too(rules: dict[str, int], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Rules(**rules)  # type: ignore[arg-type]
+    assert caught.value.field == field
 
 
 def test_a_public_address_needs_both_a_secret_and_consent() -> None:

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import Admission, Lease, Recovering, StoreOverloaded, StoreUnavailable, StreamTracker
+from streamlimit import (
+    Admission,
+    Lease,
+    LimitReached,
+    Recovering,
+    StoreOverloaded,
+    StoreUnavailable,
+    StreamEnded,
+    StreamTracker,
+)
 from streamlimit.connection import connect
+from streamlimit.scripts import ADMIT
+from streamlimit.store import Call
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, until
 from tests.servers import RedisServer, valkey
@@ -203,6 +214,51 @@ async def test_short_of_memory_heartbeats_go_on(tracker: StreamTracker, operator
     assert await operator.pttl("stream:{alice}:1") > 500
     assert isinstance(await tracker.admit("alice", take_over=stream_id.rpartition(".")[0]), Admission)
     assert (await tracker.health()).recovering_ms == 0
+
+
+async def test_short_of_memory_ends_are_told_all_the_same(tracker: StreamTracker, operator: Redis) -> None:
+    expired, live = await admitted(tracker), await admitted(tracker, "bob")
+    await operator.delete("stream:{alice}:1", "epoch:{0}")
+    await operator.set("padding", "x" * 100)
+    await tracker.terminate_all("bob")
+    await tracker.set_user_limit("alice", 0)  # nothing may resume
+    await operator.config_set("maxmemory", "1")
+
+    assert await tracker.heartbeat("alice", expired.lease.stream_id) == StreamEnded("expired")
+    await tracker.release("alice", expired.lease.stream_id)
+    assert await tracker.heartbeat("bob", live.lease.stream_id) == StreamEnded("terminated")
+    assert "memory is full" in " ".join((await tracker.health()).warnings)
+
+
+async def test_short_of_memory_a_limit_can_be_enforced(tracker: StreamTracker, operator: Redis) -> None:
+    await admitted(tracker)
+    await operator.config_set("maxmemory", "1")
+
+    assert len(await tracker.set_user_limit("alice", 0, end_excess=True)) == 1
+
+
+async def test_a_refusal_after_a_lost_try_bars_the_late_run_of_that_try(
+    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracker._store.run
+
+    async def lose_one_try(call: Call, deadline: float | None = None) -> Any:
+        call.in_doubt = call.script is ADMIT
+        return await run(call, deadline)
+
+    monkeypatch.setattr(tracker._store, "run", lose_one_try)
+
+    assert isinstance(await tracker.admit("alice", limit=0), LimitReached)
+    assert await until(lambda: operator.exists("ended:{alice}"))
+
+
+async def test_one_failure_among_successes_is_no_long_outage(server: RedisServer) -> None:
+    rules = dataclasses.replace(RULES, ttl_ms=600, heartbeat_ms=200)
+    async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
+        tracker._store._down_since = asyncio.get_running_loop().time() - 0.1
+        await tracker.list("alice")
+
+        assert tracker._store._down_since is None
 
 
 async def test_a_policy_that_drops_streams_is_warned_of(tracker: StreamTracker, operator: Redis) -> None:
