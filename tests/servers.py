@@ -95,8 +95,8 @@ class Service:
         self.port = free_port()
         self.embedded_port = free_port()
         self.log = directory / "service.log"
-        self._command = [sys.executable, "-m", "streamlimit", "serve", "--port", str(self.port)]
-        self._command += ["--embedded-port", str(self.embedded_port), "--data-dir", str(directory / "data"), *options]
+        self.command = [sys.executable, "-m", "streamlimit", "serve", "--port", str(self.port)]
+        self.command += ["--embedded-port", str(self.embedded_port), "--data-dir", str(directory / "data"), *options]
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIMIT_")}
         self._env |= env or {}
 
@@ -106,7 +106,13 @@ class Service:
         with self.log.open("ab") as log:
             # A process group of its own, so that a test can press Ctrl-C on all of it.
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                start_new_session=True,
+                cwd=self.log.parent,
             )
 
     def wait_until(self, status: int, path: str = "/readyz") -> None:

@@ -43,6 +43,13 @@ def test_a_script_searches_no_keys_and_uses_no_other_clock(script: Script) -> No
     assert not re.search(r"'(KEYS|SCAN)'|os\.|math\.random|cjson", text)
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_is_short_enough_to_be_read_at_night(script: Script) -> None:
+    own = re.sub(r"(?ms)^-- shared: .*?^-- end shared$", "", script.source)
+
+    assert len(code(own)) < 80
+
+
 def test_what_scripts_share_is_the_same_in_each() -> None:
     """Lua in Redis has no include, and each file must run by hand, so some functions stand in several files."""
     copies: dict[str, set[str]] = {}

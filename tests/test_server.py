@@ -120,6 +120,15 @@ def test_after_the_loss_of_everything_running_streams_go_on_and_new_ones_wait(se
     wait_for(lambda: admit(service).status_code == 201, "the end of recovery")
 
 
+def test_the_first_command_of_the_readme_serves_from_any_directory(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.command[:4] = [str(Path(__file__).parent.parent / "scripts" / "serve")]
+    with serving(service):
+        assert admit(service).status_code == 201
+        assert (tmp_path / "data" / "secret").exists()
+    assert service.process.returncode == 0
+
+
 def test_limits_and_streams_survive_a_restart(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with serving(service):
