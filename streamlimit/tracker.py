@@ -137,7 +137,8 @@ class StreamTracker:
             try:
                 reply = await self._store.run(call, deadline)
             finally:
-                if call.in_doubt and (reply is None or reply[0] != "admitted"):
+                settled = reply is not None and reply[0] == "admitted" and reply[4][2] == ref
+                if call.in_doubt and not settled:
                     # A late run must not take a seat that nobody knows of. Where the admission may be repeated with the
                     # same idempotency key, the repetition may have found this stream, so a live one is left alone.
                     undo = [ref, sig, "1", "released", _flag(idempotency_key is not None)]

@@ -237,19 +237,37 @@ async def test_short_of_memory_a_limit_can_be_enforced(tracker: StreamTracker, o
     assert len(await tracker.set_user_limit("alice", 0, end_excess=True)) == 1
 
 
-async def test_a_refusal_after_a_lost_try_bars_the_late_run_of_that_try(
-    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lose_one_try(tracker: StreamTracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each admission is answered only after a try that got no answer."""
     run = tracker._store.run
 
-    async def lose_one_try(call: Call, deadline: float | None = None) -> Any:
+    async def run_in_doubt(call: Call, deadline: float | None = None) -> Any:
         call.in_doubt = call.script is ADMIT
         return await run(call, deadline)
 
-    monkeypatch.setattr(tracker._store, "run", lose_one_try)
+    monkeypatch.setattr(tracker._store, "run", run_in_doubt)
+
+
+async def test_a_refusal_after_a_lost_try_bars_the_late_run_of_that_try(
+    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_one_try(tracker, monkeypatch)
 
     assert isinstance(await tracker.admit("alice", limit=0), LimitReached)
     assert await until(lambda: operator.exists("ended:{alice}"))
+
+
+async def test_a_replay_after_a_lost_try_bars_the_late_run_of_that_try(
+    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await admitted(tracker, idempotency_key="k")
+    lose_one_try(tracker, monkeypatch)
+
+    again = await admitted(tracker, idempotency_key="k")
+    assert again.stream.ref == first.stream.ref
+    (barred,) = await until(lambda: operator.hkeys("ended:{alice}"))
+    assert barred != first.stream.ref
+    assert await refs(tracker) == [first.stream.ref]
 
 
 async def test_one_failure_among_successes_is_no_long_outage(server: RedisServer) -> None:
