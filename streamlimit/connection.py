@@ -7,7 +7,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from streamlimit.errors import InvalidInput
+from streamlimit.fields import checked
 
 CONNECT_TIMEOUT_SECONDS: Final = 0.3
 SOCKET_TIMEOUT_SECONDS: Final = 0.5
@@ -37,11 +37,7 @@ def connect(url: str) -> Redis:
 
         memory: Redis = FakeAsyncRedis(decode_responses=True)
         return memory
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise InvalidInput("redis_url", str(error)) from None
-    return Redis.from_pool(_make_pool(url))
+    return Redis.from_pool(_make_pool(checked("redis_url", check_url, url)))
 
 
 def check_url(url: str) -> str:

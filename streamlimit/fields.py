@@ -10,14 +10,13 @@ from streamlimit.errors import InvalidInput
 MAX_FIELD_BYTES: Final = 64
 """Longer values would make Redis give up the compact encoding of a small hash, which doubles its memory."""
 
-MAX_IDEMPOTENCY_KEY_LENGTH: Final = 255
 MAX_SEATS: Final = 64
 """As many as `ended:{USER}` remembers, so that no end of a stream is forgotten when all are ended at once."""
 
-_USER_ID = re.compile(r"[A-Za-z0-9._~@|:+=-]{1,128}")
-_KEY_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,32}")
-_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
-_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+USER_ID_PATTERN: Final = r"[A-Za-z0-9._~@|:+=-]{1,128}"
+KEY_PREFIX_PATTERN: Final = r"[A-Za-z0-9._-]{0,32}"
+DEVICE_ID_PATTERN: Final = rf"[\x20-\x7e]{{1,{MAX_FIELD_BYTES}}}"
+IDEMPOTENCY_KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
 
 
 def checked(field: str, check: Callable[[str], str], value: str) -> str:
@@ -34,14 +33,14 @@ def checked(field: str, check: Callable[[str], str], value: str) -> str:
 
 def check_user_id(value: str) -> str:
     """Return the user id, or raise ValueError: braces, globs and blanks would let users meet each other's keys."""
-    if not _USER_ID.fullmatch(value) or value in (".", ".."):
+    if not re.fullmatch(USER_ID_PATTERN, value) or value in (".", ".."):
         raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")
     return value
 
 
 def check_key_prefix(value: str) -> str:
     """Return the key prefix, or raise ValueError."""
-    if not _KEY_PREFIX.fullmatch(value):
+    if not re.fullmatch(KEY_PREFIX_PATTERN, value):
         raise ValueError("must be at most 32 of A-Z a-z 0-9 . _ -")
     return value
 
@@ -58,13 +57,13 @@ def check_text(value: str) -> str:
 
 def check_device_id(value: str) -> str:
     """Return the device id, or raise ValueError."""
-    if not _PRINTABLE_ASCII.fullmatch(value) or len(value) > MAX_FIELD_BYTES:
+    if not re.fullmatch(DEVICE_ID_PATTERN, value):
         raise ValueError(f"must be 1 to {MAX_FIELD_BYTES} printable ASCII characters; leave it out if there is none")
     return value
 
 
 def check_idempotency_key(value: str) -> str:
     """Return the idempotency key, or raise ValueError."""
-    if not _VISIBLE_ASCII.fullmatch(value) or len(value) > MAX_IDEMPOTENCY_KEY_LENGTH:
-        raise ValueError(f"must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters")
+    if not re.fullmatch(IDEMPOTENCY_KEY_PATTERN, value):
+        raise ValueError("must be 1 to 255 visible ASCII characters")
     return value

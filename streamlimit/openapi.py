@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from streamlimit import problems, wire
+from streamlimit.fields import DEVICE_ID_PATTERN, IDEMPOTENCY_KEY_PATTERN, USER_ID_PATTERN
 from streamlimit.handlers import is_legacy
 from streamlimit.problems import ProblemType
 from streamlimit.routes import OPERATIONS, Operation
@@ -14,18 +15,18 @@ _PARAMETERS: Final = {
     "user_id": (
         "path",
         "1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'",
-        {"type": "string", "pattern": r"^[A-Za-z0-9._~@|:+=-]{1,128}$"},
+        {"type": "string", "pattern": f"^{USER_ID_PATTERN}$"},
     ),
     "stream_id": ("path", "SEAT.REF.SIG, as the last answer gave it; for DELETE also SEAT.REF", {"type": "string"}),
     "device_id": (
         "query",
         "The device that would be admitted; its own live stream would be replaced",
-        {"type": "string", "pattern": r"^[\x20-\x7e]{1,64}$"},
+        {"type": "string", "pattern": f"^{DEVICE_ID_PATTERN}$"},
     ),
     "Idempotency-Key": (
         "header",
         "The same key again gives the same stream, while that is live",
-        {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
+        {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY_PATTERN}$"},
     ),
 }
 _WITH_RETRY_AFTER: Final = (409, 503)

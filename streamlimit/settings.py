@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, CliSuppress, CliToggleFlag, Settings
 from streamlimit.connection import MEMORY_URL, check_url
 from streamlimit.errors import InvalidInput
 from streamlimit.fields import MAX_SEATS, check_key_prefix
-from streamlimit.rules import Rules
+from streamlimit.rules import MAX_TTL_MS, Rules
 
 ENV_PREFIX: Final = "STREAMLIMIT_"
 MIN_SECRET_LENGTH: Final = 32
@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     """streams that a user without a record may have live, 0 to MAX_LIMIT"""
     max_limit: int = Field(10, ge=1, le=MAX_SEATS)
     """seats of a user, which no limit exceeds; lower it only when no higher seat is in use"""
-    ttl_seconds: int = Field(90, ge=3, le=600)
+    ttl_seconds: int = Field(90, ge=3, le=MAX_TTL_MS // 1000)
     """a stream without a heartbeat ends after this time"""
     heartbeat_seconds: int = Field(30, ge=1)
     """how often players are asked for a heartbeat; at most a third of TTL_SECONDS, so that two may be lost"""
