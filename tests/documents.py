@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,28 +38,40 @@ def commands(document: Path) -> list[tuple[str, str]]:
     return found
 
 
+def run(script: Sequence[str], replace: Mapping[str, str]) -> list[str]:
+    """Run commands in one bash, at the root of the project, and return what each of them answers.
+
+    Args:
+        script: The commands.
+        replace: What they say, such as a port, and what it is here.
+    """
+    lines = "".join(f"{_replaced(command, replace)}\necho; echo '{_NEXT}'\n" for command in script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [answer.strip() for answer in done.stdout.split(f"{_NEXT}\n")[:-1]]
+
+
 def check_commands(document: Path, replace: Mapping[str, str], chance: Mapping[str, str] = CHANCE) -> None:
-    """Run all commands of a document in one bash, at the root of the project, and compare what they answer.
+    """Run all commands of a document, as `run` does, and compare what they answer with what it shows.
 
     Args:
         document: A Markdown file.
-        replace: What the document says, such as a port, and what it is here; in commands and answers.
+        replace: As for `run`; in the answers, too.
         chance: As CHANCE.
     """
-
-    def here(text: str) -> str:
-        return re.sub("|".join(map(re.escape, replace)), lambda match: replace[match[0]], text)
-
-    def without_chance(text: str) -> str:
-        for pattern, name in chance.items():
-            text = re.sub(pattern, name, text, flags=re.MULTILINE)
-        return text.strip()
-
     found = commands(document)
-    script = "".join(f"{here(command)}echo; echo '{_NEXT}'\n" for command, _ in found)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for (command, said), answer in zip(found, done.stdout.split(f"{_NEXT}\n")[:-1], strict=True):
-        assert without_chance(answer) == without_chance(here(said)), command
+    answers = run([command for command, _ in found], replace)
+    for (command, shown), answer in zip(found, answers, strict=True):
+        assert _named(answer, chance) == _named(_replaced(shown, replace).strip(), chance), command
+
+
+def _replaced(text: str, replace: Mapping[str, str]) -> str:
+    return re.sub("|".join(map(re.escape, replace)), lambda match: replace[match[0]], text) if replace else text
+
+
+def _named(text: str, chance: Mapping[str, str]) -> str:
+    for pattern, name in chance.items():
+        text = re.sub(pattern, name, text, flags=re.MULTILINE)
+    return text
