@@ -33,20 +33,20 @@ class Settings(BaseSettings):
     )
 
     redis_url: Annotated[str, AfterValidator(check_url)] = ""
-    """redis://, rediss:// or unix:// of your own server; empty: the embedded store; memory://: in this process, for a
-    trial"""
+    """`redis://`, `rediss://` or `unix://` of your own server; empty: the embedded store; `memory://`: in this process,
+    for a trial"""
     limit: int = Field(3, ge=0, le=MAX_SEATS)
-    """streams that a user without a record may have live, 0 to MAX_LIMIT"""
+    """streams that a user without a record may have live; at most MAX_LIMIT"""
     max_limit: int = Field(10, ge=1, le=MAX_SEATS)
     """seats of a user, which no limit exceeds; lower it only when no higher seat is in use"""
     ttl_seconds: int = Field(90, ge=3, le=MAX_TTL_MS // 1000)
     """a stream without a heartbeat ends after this time"""
-    heartbeat_seconds: int = Field(30, ge=1)
+    heartbeat_seconds: int = Field(30, ge=1, le=MAX_TTL_MS // 3000)
     """how often players are asked for a heartbeat; at most a third of TTL_SECONDS, so that two may be lost"""
     unknown_users: Literal["admit", "reject"] = "admit"
     """users without a record: admit them with LIMIT, or reject them"""
     enforce: bool = True
-    """false is shadow mode: admit beyond the limit while a seat is free, and mark the answer"""
+    """false is shadow mode: admit beyond the limit while a seat is free, and say `over_limit` in the answer"""
     secret: CliSuppress[SecretStr] = SecretStr("")
     """signs stream ids, at least 32 characters; several, separated by commas: the first signs, all are accepted; empty:
     one is made and kept in DATA_DIR. Only from the environment"""
