@@ -1,0 +1,108 @@
+"""The README and the other documents do not lie: commands are run and answers compared, names and links exist."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+import streamlimit
+from streamlimit.routes import OPERATIONS
+from tests.conftest import missing
+from tests.documents import ROOT, blocks, check_commands
+from tests.servers import RedisServer, Service, free_port, serving
+from tests.test_scripts import SCRIPTS
+
+README = ROOT / "README.md"
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_answer_as_it_says(tmp_path: Path) -> None:
+    for tool in ("curl", "redis-cli"):
+        if shutil.which(tool) is None:
+            missing(tool)
+    with serving(Service(tmp_path)) as service:
+        check_commands(README, {"8080": str(service.port), "6390": str(service.embedded_port)})
+
+
+def test_the_library_example_runs(valkey_server: RedisServer) -> None:
+    (example,) = blocks(README, "python")
+    assert len([line for line in example.splitlines() if line]) <= 12
+    code = example.replace("6390", str(valkey_server.port))
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert done.stdout.startswith("Lease(stream_id='1.")
+
+
+def test_the_table_of_settings_is_the_settings() -> None:
+    script = ROOT / "scripts" / "settings_table.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_ones_own_redis_as_the_readme_sets_it_up_is_all_that_is_needed(tmp_path: Path) -> None:
+    for tool in ("redis-server", "redis-cli"):
+        if shutil.which(tool) is None:
+            missing(tool)
+    port = str(free_port())
+    (block,) = [block for block in blocks(README, "sh") if "ACL SETUSER" in block]
+    set_up, _, serve = block.replace("6379", port).rpartition("STREAMLIMIT_REDIS_URL=")
+    url, command = serve.split()
+    assert command == "scripts/serve"
+    subprocess.run(["bash", "-euc", set_up], cwd=tmp_path, check=True, capture_output=True)
+    try:
+        with serving(Service(tmp_path, "--redis-url", url)) as service, Redis(port=int(port)) as operator:
+            assert service.http.get("/readyz").json()["warnings"] == []
+            stream = service.http.post("/v1/users/alice/streams", json={"device_id": "tv-1"})
+            path = f"/v1/users/alice/streams/{stream.json()['stream_id']}"
+            assert service.http.post(f"{path}/heartbeat").status_code == 200
+            assert service.http.put("/v1/users/alice", json={"limit": 0, "end_excess": True}).status_code == 200
+            assert service.http.post(f"{path}/heartbeat").status_code == 410
+            assert service.http.delete("/v1/users/alice").status_code == 204
+            assert operator.acl_log() == []
+    finally:
+        subprocess.run(["redis-cli", "-p", port, "shutdown", "nosave"], check=True, capture_output=True)
+
+
+def test_the_redis_user_of_the_readme_may_do_what_the_scripts_do() -> None:
+    used = {name.lower() for script in SCRIPTS for name in re.findall(r"redis\.p?call\('(\w+)'", script.source)}
+    allowed = set(re.findall(r"\+([a-z]+)", README.read_text().partition("ACL SETUSER")[2].partition("```")[0]))
+
+    assert used - allowed == set()
+
+
+def test_the_readme_knows_every_route() -> None:
+    table = README.read_text().partition("| route | does |")[2].partition("\n\n")[0]
+    paths = {operation.path.rstrip("/") for operation in OPERATIONS}
+
+    undocumented = {
+        path for path in paths if path not in table and path.replace("stream_id", "stream_ref") not in table
+    }
+    assert undocumented == set()
+
+
+def test_the_architecture_has_every_module() -> None:
+    named = set(re.findall(r"`(\w+)/?`", (ROOT / "docs" / "architecture.md").read_text()))
+    package = Path(streamlimit.__file__).parent
+    modules = {path.stem for path in package.iterdir() if not path.name.startswith("_") and path.name != "py.typed"}
+
+    assert modules - named == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_links_to_is_there(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text())
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_diagram_has_a_semicolon_which_would_end_the_statement(document: Path) -> None:
+    assert not any(";" in diagram for diagram in blocks(document, "mermaid"))
