@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final, NamedTuple
 
-PROJECT: Final = Path(__file__).parent.parent
+from tests.documents import ROOT
 
 
 class Instruction(NamedTuple):
@@ -30,14 +30,14 @@ def instructions(dockerfile: str) -> list[Instruction]:
     return [Instruction(*line.split(maxsplit=1)) for line in lines if line]
 
 
-DOCKERFILE: Final = instructions((PROJECT / "Dockerfile").read_text())
+DOCKERFILE: Final = instructions((ROOT / "Dockerfile").read_text())
 LAST_STAGE: Final = DOCKERFILE[max(n for n, one in enumerate(DOCKERFILE) if one.name == "FROM") :]
 
 
 def in_context(path: str) -> bool:
     """Whether .dockerignore lets a path of the project into the build: the last pattern that fits decides."""
     found = True
-    for line in (PROJECT / ".dockerignore").read_text().splitlines():
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!")
         if any(fnmatch(str(part), pattern) for part in (Path(path), *Path(path).parents)):
             found = line.startswith("!")
@@ -80,14 +80,14 @@ class Image:
 
     def _copy(self, text: str) -> None:
         *sources, target = text.split()
-        base = PROJECT
+        base = ROOT
         if sources[0].startswith("--from="):
             base, _ = self._stages[sources.pop(0).removeprefix("--from=")]
         for source in sources:
             path = base / source.lstrip("/")
             to = self._working_directory / self._here(target)
             if path.is_dir():
-                shutil.copytree(path, to, symlinks=True, ignore=None if base != PROJECT else _ignored)
+                shutil.copytree(path, to, symlinks=True, ignore=None if base != ROOT else _ignored)
             elif in_context(source):
                 shutil.copy2(path, to)
 
@@ -110,4 +110,4 @@ class Image:
 
 
 def _ignored(directory: str, names: list[str]) -> set[str]:
-    return {name for name in names if not in_context(str(Path(directory, name).relative_to(PROJECT)))}
+    return {name for name in names if not in_context(str(Path(directory, name).relative_to(ROOT)))}

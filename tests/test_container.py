@@ -18,11 +18,12 @@ from ruamel.yaml import YAML
 
 from streamlimit.settings import Settings
 from tests.conftest import missing
-from tests.image import DOCKERFILE, LAST_STAGE, PROJECT, Image, Instruction, in_context
+from tests.documents import ROOT
+from tests.image import DOCKERFILE, LAST_STAGE, Image, Instruction, in_context
 from tests.servers import RedisServer, Service, free_port, redis7, running, serving
 
-PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-COMPOSE = YAML(typ="safe").load(PROJECT / "compose.yaml")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMPOSE = YAML(typ="safe").load(ROOT / "compose.yaml")
 SERVICES = COMPOSE["services"]
 LOCKS = {
     "requirements.lock": PYPROJECT["project"]["dependencies"],
@@ -50,7 +51,7 @@ def healthcheck() -> list[str]:
 
 def pinned(lock: str) -> dict[str, Requirement]:
     """The requirements of a lock by name, without their hashes and comments."""
-    lines = re.findall(r"^([a-z].*?) \\$", (PROJECT / lock).read_text(), re.MULTILINE)
+    lines = re.findall(r"^([a-z].*?) \\$", (ROOT / lock).read_text(), re.MULTILINE)
     return {requirement.name: requirement for requirement in map(Requirement, lines)}
 
 
@@ -89,7 +90,7 @@ def test_the_build_sees_nothing_that_it_does_not_need(path: str) -> None:
 
 
 def test_git_leaves_out_the_file_with_the_secret() -> None:
-    assert ".env" in (PROJECT / ".gitignore").read_text().splitlines()
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @each_lock
@@ -105,7 +106,7 @@ def test_the_lock_agrees_with_pyproject(lock: str) -> None:
 
 @each_lock
 def test_a_lock_knows_every_package_by_its_hash_and_no_address(lock: str) -> None:
-    text = (PROJECT / lock).read_text()
+    text = (ROOT / lock).read_text()
 
     entries = re.split(r"\n(?=[a-z])", text)[1:]
     assert len(entries) == len(pinned(lock))
@@ -152,7 +153,7 @@ def test_compose_asks_for_the_secret_and_has_none() -> None:
     secret = SERVICES["streamlimit"]["environment"]["STREAMLIMIT_SECRET"]
 
     assert re.fullmatch(r"\$\{STREAMLIMIT_SECRET:\?[^${}]*openssl rand -hex 32[^${}]*\}", secret)
-    assert not re.search(r"[0-9a-fA-F]{32}", (PROJECT / "compose.yaml").read_text())
+    assert not re.search(r"[0-9a-fA-F]{32}", (ROOT / "compose.yaml").read_text())
 
 
 def settings_of_the_container(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
