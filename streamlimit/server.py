@@ -10,7 +10,6 @@ import socket
 import sys
 from contextlib import ExitStack
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -128,11 +127,7 @@ def _listen(settings: Settings) -> socket.socket:
 def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    parts = urlsplit(settings.store_url)
-    # Without user name, password and options.
-    store = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
-        " (embedded)" if settings.is_embedded else ""
-    )
+    store = settings.store_address + (" (embedded)" if settings.is_embedded else "")
     limits = f"limit {settings.limit}, TTL {settings.ttl_seconds} s"
     _logger.info("Serving %s with %d worker(s), store %s, %s", url, settings.workers, store, limits)
     if not settings.enforce:

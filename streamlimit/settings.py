@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, CliToggleFlag, SettingsConfigDict
@@ -122,6 +123,12 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """Where the store is."""
         return self.redis_url or f"redis://127.0.0.1:{self.embedded_port}/0"
+
+    @property
+    def store_address(self) -> str:
+        """The same for people: without user name, password and options."""
+        parts = urlsplit(self.store_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def secrets(self) -> list[str]:
