@@ -12,11 +12,12 @@ from redis import Redis
 import streamlimit
 from streamlimit.routes import OPERATIONS
 from tests.conftest import missing
-from tests.documents import ROOT, blocks, check_commands
+from tests.documents import ROOT, blocks, check_commands, commands
 from tests.servers import RedisServer, Service, free_port, serving
 from tests.test_scripts import SCRIPTS
 
 README = ROOT / "README.md"
+MIGRATING = ROOT / "docs" / "migrating.md"
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
@@ -27,6 +28,21 @@ def test_the_commands_of_the_readme_answer_as_it_says(tmp_path: Path) -> None:
             missing(tool)
     with serving(Service(tmp_path)) as service:
         check_commands(README, {"8080": str(service.port), "6390": str(service.embedded_port)})
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_way_from_the_old_service_answer_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("curl") is None:
+        missing("curl")
+    *variables, command = blocks(MIGRATING, "sh")[0].split()
+    assert command == "scripts/serve"
+    (tmp_path / "users.csv").write_text(commands(MIGRATING)[0][1])
+    with serving(Service(tmp_path, env=dict(variable.split("=") for variable in variables))) as service:
+        monkeypatch.setenv("STREAMLIMIT_EMBEDDED_PORT", str(service.embedded_port))
+        ports = {"8080": str(service.port), "6390": str(service.embedded_port)}
+        check_commands(MIGRATING, ports | {"users.csv": str(tmp_path / "users.csv")})
 
 
 def test_the_library_example_runs(valkey_server: RedisServer) -> None:
