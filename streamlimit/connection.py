@@ -47,6 +47,11 @@ def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must begin with redis://, rediss:// or unix://, or be memory://")
+    try:
+        _ = parts.port
+    except ValueError:
+        # urllib's own message shows what it took for the port, which may be a piece of the password.
+        raise ValueError("the port must be a number; in a password write # as %23, / as %2F, @ as %40") from None
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdecimal():
         raise ValueError("the path must be a database number, as in redis://127.0.0.1:6379/0")
     try:
