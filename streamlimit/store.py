@@ -98,9 +98,10 @@ class Store:
 
     async def close(self) -> None:
         """Do what is still owed, as far as the store answers, and close all connections."""
-        if self._repair is not None:
+        while self._repair is not None and not self._repair.done():
+            # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
             self._repair.cancel()
-            await asyncio.wait([self._repair])
+            await asyncio.wait([self._repair], timeout=_PROBE_SECONDS)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pay()

@@ -22,10 +22,10 @@ from streamlimit import (
 )
 from streamlimit.connection import connect
 from streamlimit.scripts import ADMIT
-from streamlimit.store import Call
+from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, until
-from tests.servers import RedisServer, valkey
+from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +172,22 @@ async def test_what_is_owed_is_done_at_shutdown(server: RedisServer, operator: R
         await cancel_an_admission(tracker, server)
 
     assert await operator.exists("ended:{alice}") == 1
+
+
+async def test_a_shutdown_does_not_wait_for_a_repair_that_a_library_keeps_from_being_cancelled(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def repair(_: Store) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # as asyncio.wait_for does before Python 3.12, if what it waits for is done
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Store, "_repair_until_well", repair)
+    tracker = StreamTracker.from_url(server.url, [SECRET], RULES)
+    async with asyncio.timeout(PATIENCE_SECONDS), tracker:
+        tracker._store._start_repair()
+        await asyncio.sleep(0)
 
 
 async def test_the_store_may_be_away_at_the_start(server: RedisServer) -> None:
