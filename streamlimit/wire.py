@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from streamlimit import fields, results
 
@@ -20,6 +20,11 @@ def timestamp(unix_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
 
 
+def _whole(value: object) -> object:
+    """JSON does not tell 3.0 from 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Timestamp = Annotated[
     str,
     Field(
@@ -32,6 +37,7 @@ DeviceId = Annotated[
     Field(min_length=1, max_length=fields.MAX_FIELD_BYTES, examples=["tv-1"]),
 ]
 Text = Annotated[str, AfterValidator(fields.check_text), Field(min_length=1, max_length=fields.MAX_FIELD_BYTES)]
+Limit = Annotated[int, Field(ge=0, le=fields.MAX_SEATS), BeforeValidator(_whole)]
 
 
 class _Request(BaseModel):
@@ -55,14 +61,14 @@ class AdmissionRequest(_Request):
     """The `stream_ref` of a stream of this user that ends in favour of the new one; ignored where it is not live."""
     on_limit: Literal["reject", "evict"] = "reject"
     """At the limit: refuse, or end stale streams first, then the oldest."""
-    limit: int | None = Field(None, ge=0, le=fields.MAX_SEATS)
+    limit: Limit | None = None
     """The user's limit as a back end knows it, over any record."""
 
 
 class UserRequest(_Request):
     """A user's record."""
 
-    limit: int = Field(ge=0, le=fields.MAX_SEATS)
+    limit: Limit
     """How many streams of the user may be live."""
     end_excess: bool = False
     """End what is too much now: stale streams first, then the oldest."""
