@@ -28,7 +28,6 @@ _HANDLED = (Problem, InvalidInput, StoreUnavailable, HTTPException, ClientDiscon
 _HTTP_PROBLEMS = {
     404: (problems.NOT_FOUND, "See /openapi.json for what there is."),
     405: (problems.METHOD_NOT_ALLOWED, "The Allow header names those it has."),
-    413: (problems.BODY_TOO_LARGE, "At most 16 KiB; 512 KiB for a batch of heartbeats."),
 }
 
 
@@ -43,11 +42,13 @@ def create_app(make_tracker: Callable[[], StreamTracker]) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with make_tracker() as tracker:
             app.state.tracker = tracker
+            app.state.openapi = JSONResponse(
+                document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
+            )
             yield
 
-    openapi = JSONResponse(document(streamlimit.__version__), headers=NO_STORE)
-
-    async def get_openapi(_: Request) -> Response:
+    async def get_openapi(request: Request) -> Response:
+        openapi: Response = request.app.state.openapi
         return openapi
 
     app = Starlette(
@@ -96,5 +97,5 @@ async def _on_error(request: Request, error: Exception) -> Response:
             return Response(status_code=400)  # nobody reads it
         case _:
             # Starlette raises it again for the server's log, which gets the traceback; the caller does not.
-            problem = Problem(problems.INTERNAL_ERROR, "It is in the log. Repeating the request does no harm.")
+            problem = problems.internal_error()
     return _respond(request, problem)

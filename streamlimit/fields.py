@@ -1,7 +1,6 @@
 """What the values that callers send may look like, checked before any of them becomes part of a key or is stored."""
 
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import Final
 
@@ -13,10 +12,15 @@ MAX_FIELD_BYTES: Final = 64
 MAX_SEATS: Final = 64
 """As many as `ended:{USER}` remembers, so that no end of a stream is forgotten when all are ended at once."""
 
-USER_ID_PATTERN: Final = r"[A-Za-z0-9._~@|:+=-]{1,128}"
+MAX_USER_ID: Final = 128
+MAX_IDEMPOTENCY_KEY: Final = 255
+
+USER_ID_PATTERN: Final = rf"(?!\.{{1,2}}$)[A-Za-z0-9._~@|:+=-]{{1,{MAX_USER_ID}}}"
 KEY_PREFIX_PATTERN: Final = r"[A-Za-z0-9._-]{0,32}"
 DEVICE_ID_PATTERN: Final = rf"[\x20-\x7e]{{1,{MAX_FIELD_BYTES}}}"
-IDEMPOTENCY_KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
+TEXT_PATTERN: Final = r"[^\u0000-\u001f\u007f-\u009f]*"
+"""No control characters."""
+IDEMPOTENCY_KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY}}}"
 
 
 def checked(field: str, check: Callable[[str], str], value: str) -> str:
@@ -33,8 +37,8 @@ def checked(field: str, check: Callable[[str], str], value: str) -> str:
 
 def check_user_id(value: str) -> str:
     """Return the user id, or raise ValueError: braces, globs and blanks would let users meet each other's keys."""
-    if not re.fullmatch(USER_ID_PATTERN, value) or value in (".", ".."):
-        raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")
+    if not re.fullmatch(USER_ID_PATTERN, value):
+        raise ValueError(f"must be 1 to {MAX_USER_ID} of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")
     return value
 
 
@@ -47,8 +51,8 @@ def check_key_prefix(value: str) -> str:
 
 def check_text(value: str) -> str:
     """Return a name or content id, or raise ValueError."""
-    # Cc: control characters; Cs: lone surrogates, which UTF-8 cannot carry.
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+    # Lone surrogates are no characters, and UTF-8 cannot carry them.
+    if not re.fullmatch(TEXT_PATTERN, value) or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("must not contain control characters")
     if not 1 <= len(value.encode()) <= MAX_FIELD_BYTES:
         raise ValueError(f"must be 1 to {MAX_FIELD_BYTES} bytes of UTF-8; leave it out if there is none")
@@ -65,5 +69,5 @@ def check_device_id(value: str) -> str:
 def check_idempotency_key(value: str) -> str:
     """Return the idempotency key, or raise ValueError."""
     if not re.fullmatch(IDEMPOTENCY_KEY_PATTERN, value):
-        raise ValueError("must be 1 to 255 visible ASCII characters")
+        raise ValueError(f"must be 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters")
     return value

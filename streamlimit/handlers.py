@@ -4,7 +4,6 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,27 +30,13 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
             location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
             return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
         case results.LimitReached():
-            headers = {} if answer.retry_after_ms is None else problems.retry_after(answer.retry_after_ms)
-            raise Problem(
-                problems.LIMIT_REACHED,
-                f"{answer.live} live, limit {answer.limit}. End one of the streams, or take one over.",
-                headers=headers,
-                limit=answer.limit,
-                live=answer.live,
-                streams=[wire.Stream.of(stream).model_dump() for stream in answer.streams],
-            )
+            raise problems.limit_reached(answer)
         case results.UnknownUser():
-            raise _unknown_user()
+            raise problems.unknown_user()
         case results.Recovering():
-            raise Problem(
-                problems.RECOVERING,
-                "Try again after the time in Retry-After.",
-                headers=problems.retry_after(answer.retry_after_ms),
-                limit=answer.limit,
-                live=answer.live,
-            )
+            raise problems.recovering(answer)
         case results.StreamEnded():
-            raise _ended(answer)
+            raise problems.stream_ended(answer)
 
 
 async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
@@ -67,10 +52,9 @@ async def heartbeats(request: Request, tracker: StreamTracker) -> Response:
     body = await _read(request, wire.HeartbeatsRequest)
     beats = await tracker.heartbeat_many([(stream.user_id, stream.stream_id) for stream in body.streams])
     items = [
-        wire.HeartbeatLease.of(beat) if isinstance(beat, results.Lease) else wire.Problem(**_beat_problem(beat).body)
-        for beat in beats
+        wire.HeartbeatLease.of(beat) if isinstance(beat, results.Lease) else _beat_problem(beat).body for beat in beats
     ]
-    return _json(wire.HeartbeatResults(streams=items), exclude_none=True)
+    return _json(wire.HeartbeatResults(streams=items))
 
 
 async def release(request: Request, tracker: StreamTracker) -> Response:
@@ -87,7 +71,7 @@ async def end(request: Request, tracker: StreamTracker) -> Response:
     elif parse_stream_id(text):
         await tracker.release(user_id, text)
     else:
-        raise problems.invalid([("stream_id", "must be a stream_id or a stream_ref")], problems.UNKNOWN_STREAM)
+        raise problems.unknown_stream("must be a stream_id or a stream_ref")
     return _no_content()
 
 
@@ -126,7 +110,7 @@ async def get_user(request: Request, tracker: StreamTracker) -> Response:
     user_id = request.path_params["user_id"]
     limit = await tracker.user_limit(user_id)
     if limit is None:
-        raise _unknown_user()
+        raise problems.unknown_user()
     return _json(wire.User(user_id=user_id, limit=limit))
 
 
@@ -141,7 +125,7 @@ async def put_user(request: Request, tracker: StreamTracker) -> Response:
 async def delete_user(request: Request, tracker: StreamTracker) -> Response:
     """`DELETE /v1/users/{user_id}`."""
     if not await tracker.delete_user(request.path_params["user_id"]):
-        raise _unknown_user()
+        raise problems.unknown_user()
     return _no_content()
 
 
@@ -149,14 +133,10 @@ async def legacy_check(request: Request, tracker: StreamTracker) -> Response:
     """`GET /add-stream/user/{user_id}`, the one endpoint of the service before this one."""
     check = await tracker.check(request.path_params["user_id"], known_users_only=True)
     if check.reason == "unknown_user":
-        raise _unknown_user()
+        raise problems.unknown_user()
     if check.reason == "recovering":
-        raise Problem(
-            problems.RECOVERING,
-            "The store lost data and recovers; try again.",
-            headers=problems.retry_after(check.retry_after_ms or 0),
-        )
-    return _json(wire.LegacyCheck(can_add_stream=check.admissible, errors=None))
+        raise problems.recovering(results.Recovering(check.live or 0, check.limit or 0, check.retry_after_ms or 0))
+    return _json(wire.LegacyCheck(can_add_stream=check.admissible))
 
 
 def is_legacy(path: str) -> bool:
@@ -166,8 +146,7 @@ def is_legacy(path: str) -> bool:
 
 def legacy_problem(problem: Problem) -> Response:
     """An error in the shape of the service before this one."""
-    body = wire.LegacyCheck(can_add_stream=None, errors=problem.detail)
-    return _json(body, problem.kind.status, problem.headers)
+    return _json(wire.LegacyError(errors=problem.detail), problem.kind.status, problem.headers)
 
 
 async def livez(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
@@ -186,12 +165,12 @@ async def _read(request: Request, model: type[_Model], empty: _Model | None = No
     async for chunk in request.stream():
         body += chunk
         if len(body) > request.state.max_body_bytes:
-            raise HTTPException(413)
+            raise problems.body_too_large()
     if not body and empty is not None:
         return empty
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "Send the body with Content-Type: application/json.")
+        raise problems.unsupported_media_type()
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -214,10 +193,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 def _ended(answer: results.StreamEnded | results.UnknownStream) -> Problem:
-    if isinstance(answer, results.UnknownStream):
-        return problems.invalid([("stream_id", "was never issued for this user")], problems.UNKNOWN_STREAM)
-    detail = f"Its reason: {answer.reason}. To go on, ask for admission."
-    return Problem(problems.STREAM_ENDED, detail, reason=answer.reason)
+    return problems.unknown_stream() if isinstance(answer, results.UnknownStream) else problems.stream_ended(answer)
 
 
 def _beat_problem(beat: results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable) -> Problem:
@@ -228,19 +204,8 @@ def _beat_problem(beat: results.StreamEnded | results.UnknownStream | InvalidInp
     return _ended(beat)
 
 
-def _unknown_user() -> Problem:
-    return problems.invalid([("user_id", "has no record; PUT /v1/users/{user_id} makes one")], problems.UNKNOWN_USER)
-
-
-def _json(
-    body: BaseModel, status: int = 200, headers: dict[str, str] | None = None, *, exclude_none: bool = False
-) -> Response:
-    return Response(
-        body.model_dump_json(exclude_none=exclude_none),
-        status,
-        headers=NO_STORE | (headers or {}),
-        media_type="application/json",
-    )
+def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(body.model_dump_json(), status, headers=NO_STORE | (headers or {}), media_type="application/json")
 
 
 def _no_content() -> Response:

@@ -1,111 +1,222 @@
-"""The OpenAPI 3.1 document, made from the operations and their models."""
+"""The OpenAPI 3.1 document, made from the operations, their models and the examples."""
 
+from collections.abc import Mapping, Sequence
+from functools import cache
+from http import HTTPStatus
+from inspect import cleandoc
 from typing import Any, Final
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, Field, create_model
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
-from streamlimit import problems, wire
-from streamlimit.fields import DEVICE_ID_PATTERN, IDEMPOTENCY_KEY_PATTERN, USER_ID_PATTERN
+from streamlimit import examples, problems, wire
 from streamlimit.handlers import is_legacy
 from streamlimit.problems import ProblemType
-from streamlimit.routes import OPERATIONS, Operation
+from streamlimit.routes import OPERATIONS, TAGS, Operation
 
-_PARAMETERS: Final = {
-    "user_id": (
-        "path",
-        "1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'",
-        {"type": "string", "pattern": f"^{USER_ID_PATTERN}$"},
-    ),
-    "stream_id": ("path", "SEAT.REF.SIG, as the last answer gave it; for DELETE also SEAT.REF", {"type": "string"}),
-    "device_id": (
-        "query",
-        "The device that would be admitted; its own live stream would be replaced",
-        {"type": "string", "pattern": f"^{DEVICE_ID_PATTERN}$"},
-    ),
-    "Idempotency-Key": (
-        "header",
-        "The same key again gives the same stream, while that is live",
-        {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY_PATTERN}$"},
-    ),
+_DESCRIPTION: Final = """\
+Lets one account watch at most N streams at once. A stream starts with an admission, stays live by heartbeats, and ends
+with a release, or by itself when the heartbeats stop.
+
+- A **`stream_id`** is a capability: whoever has it may keep that stream live and end it, so it is for its player only.
+  Everybody else sees the `stream_ref`.
+- **Times** are RFC 3339 in UTC with milliseconds, by the store's clock.
+- **Bodies** are JSON of at most 16 KiB, 512 KiB for a batch of heartbeats.
+- Where there is GET there is HEAD. Any other method is answered 405 with `Allow`, any other path 404.
+- **Errors** are problem details (RFC 9457, `application/problem+json`). Their `type` says what is wrong, their `detail`
+  what to do:
+
+| `type` | status | meaning |
+| --- | --- | --- |
+"""
+_ALL_PROBLEMS: Final = tuple(kind for kind in vars(problems).values() if isinstance(kind, ProblemType))
+_JSON: Final = "application/json"
+_SCHEMA: Final = "#/components/schemas/{model}"
+
+_URL: Final = {"type": "string", "format": "uri-reference"}
+_SECONDS: Final = {"type": "integer", "minimum": 1}
+_HEADERS: Final = {
+    "NoStore": {
+        "description": "Nobody may keep the answer.",
+        "required": True,
+        "schema": {"type": "string", "const": "no-store"},
+    },
+    "MaxAge": {
+        "description": "An edge need not ask again for so many seconds.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^max-age=[1-9][0-9]*$"},
+    },
+    "Location": {"description": "The stream.", "required": True, "schema": _URL},
+    "RetryAfter": {"description": "Try again after so many seconds.", "required": True, "schema": _SECONDS},
+    "RetryAfterIfAny": {
+        "description": "The seconds until the first of the streams would expire; not there where there is none.",
+        "schema": _SECONDS,
+    },
 }
-_WITH_RETRY_AFTER: Final = (409, 503)
+
+_STREAM_ID: Final = {"user_id": "$request.path.user_id", "stream_id": "$response.body#/stream_id"}
+_LINKS: Final = {
+    operation.handler.__name__: {"operationId": operation.handler.__name__, "parameters": _STREAM_ID}
+    for operation in OPERATIONS
+    if "{stream_id}" in operation.path
+}
+"""From an answer with a stream id to what can be done with that stream."""
 
 
-def document(version: str) -> dict[str, Any]:
-    """Return the document, ready for JSON."""
-    models = {model for operation in OPERATIONS for model in (operation.body, *operation.answers.values()) if model}
-    models |= {wire.Problem, wire.LegacyCheck}
-    ordered = sorted(models, key=lambda model: model.__name__)
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
-    )
+@cache
+def document(version: str, max_limit: int) -> dict[str, Any]:
+    """Return the document, ready for JSON; the same one again for the same arguments.
+
+    Args:
+        version: Of the service.
+        max_limit: The highest limit that this deployment takes.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    table = "".join(f"| `{kind.urn}` | {kind.status} | {kind.title} |\n" for kind in _ALL_PROBLEMS)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "streamlimit",
             "version": version,
-            "description": "Lets one account watch at most N streams at once.",
+            "description": _DESCRIPTION + table,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        # Relative to this document, so that it is true behind any host name and path prefix.
+        "servers": [{"url": ".", "description": "This service"}],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
-        "components": {"schemas": schemas["$defs"]},
+        "components": {"schemas": _schemas(max_limit), "headers": _HEADERS},
     }
+
+
+class _Schemas(GenerateJsonSchema):
+    """Without titles that only repeat the names of members."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - of none
+        return False
+
+
+def _schemas(max_limit: int) -> dict[str, Any]:
+    models: dict[type[BaseModel], JsonSchemaMode] = {}
+    for operation in OPERATIONS:
+        models |= dict.fromkeys(filter(None, operation.answers.values()), "serialization")
+        if operation.body:
+            models[operation.body] = "validation"
+    models[wire.LegacyError] = "serialization"
+    models |= {_problem_model(kind): "serialization" for kind in _ALL_PROBLEMS}
+    in_order = sorted(models.items(), key=lambda item: item[0].__name__)
+    _, found = models_json_schema(in_order, ref_template=_SCHEMA, schema_generator=_Schemas)
+    schemas: dict[str, Any] = found["$defs"]
+    for limit in (
+        schemas[wire.UserRequest.__name__]["properties"]["limit"],
+        schemas[wire.AdmissionRequest.__name__]["properties"]["limit"]["anyOf"][0],
+    ):
+        limit["maximum"] = max_limit
+    for operation in OPERATIONS:
+        if operation.item_problems:
+            items = [_ref(wire.HeartbeatLease.__name__), *(_ref(_name(kind)) for kind in operation.item_problems)]
+            schemas[wire.HeartbeatResults.__name__]["properties"]["streams"]["items"] = {"oneOf": items}
+    return schemas
+
+
+def _problem_model(kind: ProblemType) -> type[BaseModel]:
+    members: dict[str, Any] = {
+        "type": (str, Field(json_schema_extra={"const": kind.urn})),
+        "title": (str, Field(json_schema_extra={"const": kind.title})),
+        "status": (int, Field(json_schema_extra={"const": kind.status})),
+    }
+    return create_model(_name(kind), __base__=kind.body, __doc__=f"{kind.title}.", **members)
+
+
+def _name(kind: ProblemType) -> str:
+    return "".join(word.capitalize() for word in kind.name.split("-"))
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    in_path = [name for name in ("user_id", "stream_id") if f"{{{name}}}" in operation.path]
     found: dict[str, Any] = {
         "operationId": operation.handler.__name__ + ("_slash" if operation.path.endswith("/") else ""),
+        "tags": [operation.tag],
         "summary": operation.summary,
-        "responses": _responses(operation),
+        "responses": {
+            **{str(status): _success(operation, status) for status in operation.answers},
+            **{str(status): _error(operation, kinds) for status, kinds in sorted(_problems(operation).items())},
+        },
     }
-    parameters = [_parameter(name) for name in (*in_path, *operation.parameters)]
-    if parameters:
-        found["parameters"] = parameters
-    if operation.body is not None:
-        found["requestBody"] = {"required": operation.body_required, "content": _content(operation.body)}
+    if operation.description:
+        found["description"] = operation.description
+    if operation.parameters:
+        found["parameters"] = [parameter.document() for parameter in operation.parameters]
+    if operation.body:
+        shown = _examples(examples.REQUESTS[operation.body])
+        content = {_JSON: {"schema": _ref(operation.body.__name__), "examples": shown}}
+        found["requestBody"] = {"required": operation.body_required, "content": content}
     return found
 
 
-def _responses(operation: Operation) -> dict[str, Any]:
-    responses: dict[str, Any] = {}
-    for status, model in operation.answers.items():
-        responses[str(status)] = {"description": operation.summary} | ({"content": _content(model)} if model else {})
-        if status == 201:  # noqa: PLR2004 - Created
-            responses["201"]["headers"] = {"Location": {"schema": {"type": "string"}}}
-    kinds: dict[int, list[ProblemType]] = {}
-    for kind in (*operation.problems, *_common_problems(operation)):
-        kinds.setdefault(kind.status, []).append(kind)
-    legacy = is_legacy(operation.path)
-    for status, of_status in sorted(kinds.items()):
-        described = "; ".join(f"`{kind.urn}`: {kind.title}" for kind in of_status)
-        content = _content(wire.LegacyCheck) if legacy else _content(wire.Problem, "application/problem+json")
-        responses[str(status)] = {"description": described, "content": content}
-        if status in _WITH_RETRY_AFTER:
-            seconds = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds"}
-            responses[str(status)]["headers"] = {"Retry-After": seconds}
-    return responses
+def _success(operation: Operation, status: int) -> dict[str, Any]:
+    model = operation.answers[status]
+    headers = {"Cache-Control": _header("MaxAge" if operation.cacheable else "NoStore")}
+    if status == HTTPStatus.CREATED:
+        headers["Location"] = _header("Location")
+    answer: dict[str, Any] = {"description": cleandoc(model.__doc__ or "") if model else "Done.", "headers": headers}
+    if model:
+        shown = {name: answer.model_dump(mode="json") for name, answer in examples.ANSWERS[model].items()}
+        answer["content"] = {_JSON: {"schema": _ref(model.__name__), "examples": _examples(shown)}}
+        if "stream_id" in model.model_fields:
+            answer["links"] = _LINKS
+    return answer
 
 
-def _common_problems(operation: Operation) -> list[ProblemType]:
-    kinds = [problems.INTERNAL_ERROR, problems.BODY_TOO_LARGE]
+def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]:
+    headers = {"Cache-Control": _header("NoStore")}
+    if kinds[0].status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = _header("RetryAfter")
+    elif kinds[0].status == HTTPStatus.CONFLICT:
+        headers["Retry-After"] = _header("RetryAfterIfAny")
+    found = [examples.PROBLEMS[kind] for kind in kinds]
+    if is_legacy(operation.path):
+        schema = _ref(wire.LegacyError.__name__)
+        shown = {problem.kind.name: wire.LegacyError(errors=problem.detail).model_dump() for problem in found}
+        content = {_JSON: {"schema": schema, "examples": _examples(shown)}}
+    else:
+        schema = _one_of(kinds)
+        shown = {problem.kind.name: problem.body for problem in found}
+        content = {"application/problem+json": {"schema": schema, "examples": _examples(shown)}}
+    described = "; ".join(kind.title for kind in kinds)
+    return {"description": described, "headers": headers, "content": content}
+
+
+def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
+    kinds = [*operation.problems, problems.BODY_TOO_LARGE, problems.INTERNAL_ERROR]
     if operation.path != "/livez":
         kinds.append(problems.STORE_UNAVAILABLE)
-    if "{" in operation.path or operation.body:
+    if operation.parameters or operation.body:
         kinds.append(problems.INVALID_REQUEST)
     if operation.body:
         kinds.append(problems.UNSUPPORTED_MEDIA_TYPE)
-    return kinds
+    by_status: dict[int, list[ProblemType]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return by_status
 
 
-def _parameter(name: str) -> dict[str, Any]:
-    place, description, schema = _PARAMETERS[name]
-    return {"name": name, "in": place, "required": place == "path", "description": description, "schema": schema}
+def _one_of(kinds: Sequence[ProblemType]) -> dict[str, Any]:
+    if len(kinds) == 1:
+        return _ref(_name(kinds[0]))
+    refs = {kind.urn: _ref(_name(kind)) for kind in kinds}
+    mapping = {urn: ref["$ref"] for urn, ref in refs.items()}
+    return {"oneOf": list(refs.values()), "discriminator": {"propertyName": "type", "mapping": mapping}}
 
 
-def _content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+def _examples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {"value": value} for name, value in values.items()}
+
+
+def _header(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _ref(model: str) -> dict[str, str]:
+    return {"$ref": _SCHEMA.format(model=model)}

@@ -7,9 +7,54 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse
 
+from streamlimit import results, wire
 from streamlimit.errors import InvalidInput
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class Body(wire.Answer):
+    """The members that every problem has."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What was wrong this time and what to do, for a person."""
+
+
+class FieldError(wire.Answer):
+    """What is wrong with one value of the request."""
+
+    field: str
+    """Its name, in a body with the way to it: `streams.0.user_id`."""
+    message: str
+
+
+class FieldsBody(Body):
+    """Values of the request are wrong."""
+
+    errors: list[FieldError]
+
+
+class EndedBody(Body):
+    """A stream has ended."""
+
+    reason: results.Reason
+
+
+class WaitBody(Body):
+    """Time will help."""
+
+    limit: wire.Count
+    live: wire.Count
+
+
+class LimitBody(WaitBody):
+    """Ending one of the streams will help, too."""
+
+    streams: list[wire.Stream]
+    """The live streams, by seat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +64,7 @@ class ProblemType:
     name: str
     status: int
     title: str
+    body: type[Body] = Body
 
     @property
     def urn(self) -> str:
@@ -26,16 +72,18 @@ class ProblemType:
         return f"urn:streamlimit:{self.name}"
 
 
-INVALID_REQUEST = ProblemType("invalid-request", 422, "A value in the request cannot be used")
+INVALID_REQUEST = ProblemType("invalid-request", 422, "A value in the request cannot be used", FieldsBody)
 NOT_FOUND = ProblemType("not-found", 404, "No such path")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This path has no such method")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The body must be JSON")
-LIMIT_REACHED = ProblemType("limit-reached", 409, "The user watches as many streams as the limit allows")
-UNKNOWN_USER = ProblemType("unknown-user", 404, "There is no record of this user")
-UNKNOWN_STREAM = ProblemType("unknown-stream", 404, "No such stream was ever started for this user")
-STREAM_ENDED = ProblemType("stream-ended", 410, "The stream has ended")
-RECOVERING = ProblemType("recovering", 503, "The store lost data; new streams wait until those that run have reported")
+LIMIT_REACHED = ProblemType("limit-reached", 409, "The user watches as many streams as the limit allows", LimitBody)
+UNKNOWN_USER = ProblemType("unknown-user", 404, "There is no record of this user", FieldsBody)
+UNKNOWN_STREAM = ProblemType("unknown-stream", 404, "No such stream was ever started for this user", FieldsBody)
+STREAM_ENDED = ProblemType("stream-ended", 410, "The stream has ended", EndedBody)
+RECOVERING = ProblemType(
+    "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
+)
 STORE_UNAVAILABLE = ProblemType("store-unavailable", 503, "The store cannot be reached")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "Something went wrong here")
 
@@ -88,6 +136,55 @@ def retry_after(milliseconds: int) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(milliseconds / 1000)))}
 
 
+def limit_reached(refusal: results.LimitReached) -> Problem:
+    """Refused: as many streams are live as the limit allows."""
+    return Problem(
+        LIMIT_REACHED,
+        f"{refusal.live} live, limit {refusal.limit}. End one of the streams, or take one over.",
+        headers={} if refusal.retry_after_ms is None else retry_after(refusal.retry_after_ms),
+        limit=refusal.limit,
+        live=refusal.live,
+        streams=[wire.Stream.of(stream).model_dump() for stream in refusal.streams],
+    )
+
+
+def recovering(refusal: results.Recovering) -> Problem:
+    """Not now: the store lost data."""
+    return Problem(
+        RECOVERING,
+        "The store lost data and recovers. Try again after the time in Retry-After.",
+        headers=retry_after(refusal.retry_after_ms),
+        limit=refusal.limit,
+        live=refusal.live,
+    )
+
+
+def stream_ended(ended: results.StreamEnded) -> Problem:
+    """The stream is not live any more."""
+    detail = f"Its reason: {ended.reason}. To go on, ask for admission."
+    return Problem(STREAM_ENDED, detail, reason=ended.reason)
+
+
+def unknown_stream(message: str = "was never issued for this user") -> Problem:
+    """There is no such stream, and never was."""
+    return invalid([("stream_id", message)], UNKNOWN_STREAM)
+
+
+def unknown_user() -> Problem:
+    """The user has no record."""
+    return invalid([("user_id", "has no record; PUT /v1/users/{user_id} makes one")], UNKNOWN_USER)
+
+
+def body_too_large() -> Problem:
+    """More bytes than the operation reads."""
+    return Problem(BODY_TOO_LARGE, "At most 16 KiB; 512 KiB for a batch of heartbeats.")
+
+
+def unsupported_media_type() -> Problem:
+    """The body is not declared to be JSON."""
+    return Problem(UNSUPPORTED_MEDIA_TYPE, "Send the body with Content-Type: application/json.")
+
+
 def store_unavailable() -> Problem:
     """The store gave no usable answer; the cause is in the log."""
     return Problem(
@@ -95,3 +192,8 @@ def store_unavailable() -> Problem:
         "Whether the request took effect is not known; repeat it. A stream that is playing should go on.",
         headers=retry_after(1000),
     )
+
+
+def internal_error() -> Problem:
+    """A bug of ours; the cause is in the log."""
+    return Problem(INTERNAL_ERROR, "It is in the log. Repeating the request does no harm.")

@@ -1,6 +1,6 @@
 """The table of all HTTP operations. The routes and the OpenAPI document are made from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from streamlimit import handlers, problems, wire
+from streamlimit.parameters import (
+    ANY_STREAM_ID,
+    DEVICE_ID,
+    IDEMPOTENCY_KEY,
+    STREAM_ID,
+    STREAM_ID_OR_REF,
+    USER_ID,
+    Parameter,
+)
 from streamlimit.problems import ProblemType
 from streamlimit.tracker import StreamTracker
 
@@ -20,22 +29,37 @@ MAX_BATCH_BYTES: Final = 512 * 1024
 Handler = Callable[[Request, StreamTracker], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One method of one path, with all that OpenAPI says of it."""
 
     method: str
     path: str
     handler: Handler
+    tag: str
     summary: str
-    answers: dict[int, type[BaseModel] | None]
-    problems: tuple[ProblemType, ...] = ()
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
     max_body_bytes: int = MAX_BODY_BYTES
-    parameters: tuple[str, ...] = ()
-    """Names of query and header parameters."""
+    answers: Mapping[int, type[BaseModel] | None]
+    cacheable: bool = False
+    problems: tuple[ProblemType, ...] = ()
+    """Those that are its own; openapi.py knows those that every operation has."""
+    item_problems: tuple[ProblemType, ...] = ()
+    """Those that stand in an item of a successful answer."""
 
+
+PLAYERS: Final = "players"
+BACK_ENDS: Final = "back ends"
+OPERATORS: Final = "operators"
+TAGS: Final = {
+    PLAYERS: "Start a stream, keep it live, end it.",
+    BACK_ENDS: "Ask about users and their streams, end streams, set limits. Keep players from these calls: they reach "
+    "every stream of a user.",
+    OPERATORS: "Watch the service.",
+}
 
 _USER = "/v1/users/{user_id}"
 _STREAMS = f"{_USER}/streams"
@@ -44,64 +68,179 @@ _STREAM_PROBLEMS = (problems.STREAM_ENDED, problems.UNKNOWN_STREAM)
 
 OPERATIONS: Final = (
     Operation(
-        "POST",
-        _STREAMS,
-        handlers.admit,
-        "Admit: start a stream, or refuse it",
-        {201: wire.Admission},
-        (problems.LIMIT_REACHED, problems.UNKNOWN_USER, problems.STREAM_ENDED, problems.RECOVERING),
+        method="POST",
+        path=_STREAMS,
+        handler=handlers.admit,
+        tag=PLAYERS,
+        summary="Admit: start a stream, or refuse it",
+        description="Fewer live streams than the limit, and a new one starts. A device that is admitted again replaces "
+        "its own stream. At the limit the refusal shows the live streams, to ask which of them is to end: `take_over` "
+        'ends that one, `"on_limit": "evict"` ends a stale one, or else the oldest. Without a body a stream of an '
+        "unnamed device is asked for.\n\n"
+        "An admission whose answer was lost is repeated with the same `Idempotency-Key`: while its stream is live, "
+        "that stream is the answer, `ended` is empty, and the body is ignored.\n\n"
+        "`limit` is for back ends that know it better than the record: keep players from sending it.",
+        parameters=(USER_ID, IDEMPOTENCY_KEY),
         body=wire.AdmissionRequest,
         body_required=False,
-        parameters=("Idempotency-Key",),
+        answers={201: wire.Admission},
+        problems=(problems.LIMIT_REACHED, problems.UNKNOWN_USER, problems.STREAM_ENDED, problems.RECOVERING),
     ),
     Operation(
-        "POST", f"{_STREAM}/heartbeat", handlers.heartbeat, "Keep a stream live", {200: wire.Lease}, _STREAM_PROBLEMS
+        method="POST",
+        path=f"{_STREAM}/heartbeat",
+        handler=handlers.heartbeat,
+        tag=PLAYERS,
+        summary="Keep a stream live for one more TTL",
+        description="Send it after each `heartbeat_seconds`, and go on with the `stream_id` of the answer. Whoever has "
+        "the `stream_id` may. No body and no special header are needed, so that players of another origin need no "
+        "preflight; a body is ignored. A stream that the store lost comes back. After a 410 ask for admission; after a "
+        "503, or no answer, play on and try again.",
+        parameters=(USER_ID, STREAM_ID),
+        answers={200: wire.Lease},
+        problems=_STREAM_PROBLEMS,
     ),
-    Operation("POST", f"{_STREAM}/release", handlers.release, "End one's own stream", {204: None}),
     Operation(
-        "DELETE",
-        _STREAM,
-        handlers.end,
-        "End a stream: release with its stream_id, terminate with its stream_ref",
-        {204: None},
-        (problems.UNKNOWN_STREAM,),
+        method="POST",
+        path=f"{_STREAM}/release",
+        handler=handlers.release,
+        tag=PLAYERS,
+        summary="End one's own stream",
+        description="Whoever has the `stream_id` may, again and again; an id that names nothing is answered alike. "
+        "`navigator.sendBeacon` will do: any content type, and the body is ignored.",
+        parameters=(USER_ID, ANY_STREAM_ID),
+        answers={204: None},
     ),
-    Operation("GET", _STREAM, handlers.get_stream, "May this stream go on?", {200: wire.StreamState}, _STREAM_PROBLEMS),
-    Operation("GET", _STREAMS, handlers.list_streams, "The live streams of a user", {200: wire.UserStreams}),
-    Operation("DELETE", _STREAMS, handlers.end_all, "Terminate all streams of a user", {200: wire.EndedStreams}),
     Operation(
-        "GET",
-        f"{_USER}/admission",
-        handlers.check_admission,
-        "Would the user be admitted now?",
-        {200: wire.AdmissionCheck},
-        parameters=("device_id",),
+        method="GET",
+        path=_STREAM,
+        handler=handlers.get_stream,
+        tag=BACK_ENDS,
+        summary="May this stream go on?",
+        description="For a CDN, a licence server or `auth_request`. Changes nothing. `provisional` is a stream that "
+        "the store lost and that its next heartbeat brings back.",
+        parameters=(USER_ID, STREAM_ID),
+        answers={200: wire.StreamState},
+        cacheable=True,
+        problems=_STREAM_PROBLEMS,
     ),
-    Operation("GET", _USER, handlers.get_user, "The user's record", {200: wire.User}, (problems.UNKNOWN_USER,)),
-    Operation("PUT", _USER, handlers.put_user, "Set the user's limit", {200: wire.UserChange}, body=wire.UserRequest),
-    Operation("DELETE", _USER, handlers.delete_user, "Delete the user's record", {204: None}, (problems.UNKNOWN_USER,)),
     Operation(
-        "POST",
-        "/v1/heartbeats",
-        handlers.heartbeats,
-        "The heartbeats of many players",
-        {200: wire.HeartbeatResults},
+        method="DELETE",
+        path=_STREAM,
+        handler=handlers.end,
+        tag=BACK_ENDS,
+        summary="End a stream: terminate with its stream_ref, release with its stream_id",
+        description="Again and again; a stream that is not live is answered alike. The player learns the reason "
+        "from its next heartbeat: `terminated` or `released`.",
+        parameters=(USER_ID, STREAM_ID_OR_REF),
+        answers={204: None},
+        problems=(problems.UNKNOWN_STREAM,),
+    ),
+    Operation(
+        method="GET",
+        path=_STREAMS,
+        handler=handlers.list_streams,
+        tag=BACK_ENDS,
+        summary="The live streams of a user",
+        parameters=(USER_ID,),
+        answers={200: wire.UserStreams},
+    ),
+    Operation(
+        method="DELETE",
+        path=_STREAMS,
+        handler=handlers.end_all,
+        tag=BACK_ENDS,
+        summary="Terminate all streams of a user",
+        parameters=(USER_ID,),
+        answers={200: wire.EndedStreams},
+    ),
+    Operation(
+        method="GET",
+        path=f"{_USER}/admission",
+        handler=handlers.check_admission,
+        tag=BACK_ENDS,
+        summary="Would the user be admitted now?",
+        description="Answers as an admission would, and changes nothing. Only an admission holds a seat.",
+        parameters=(USER_ID, DEVICE_ID),
+        answers={200: wire.AdmissionCheck},
+    ),
+    Operation(
+        method="GET",
+        path=_USER,
+        handler=handlers.get_user,
+        tag=BACK_ENDS,
+        summary="The user's record",
+        parameters=(USER_ID,),
+        answers={200: wire.User},
+        problems=(problems.UNKNOWN_USER,),
+    ),
+    Operation(
+        method="PUT",
+        path=_USER,
+        handler=handlers.put_user,
+        tag=BACK_ENDS,
+        summary="Set the user's limit",
+        description="Nobody is ended, unless `end_excess` asks for it.",
+        parameters=(USER_ID,),
+        body=wire.UserRequest,
+        answers={200: wire.UserChange},
+    ),
+    Operation(
+        method="DELETE",
+        path=_USER,
+        handler=handlers.delete_user,
+        tag=BACK_ENDS,
+        summary="Delete the user's record",
+        description="The user has the default limit then, or is unknown. Nobody is ended.",
+        parameters=(USER_ID,),
+        answers={204: None},
+        problems=(problems.UNKNOWN_USER,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/heartbeats",
+        handler=handlers.heartbeats,
+        tag=BACK_ENDS,
+        summary="The heartbeats of many players",
+        description="Up to 1,000, as a gateway collects them. The items of the answer stand in the order of the "
+        "request, each a lease or the problem that a heartbeat of its own would have met.",
         body=wire.HeartbeatsRequest,
         max_body_bytes=MAX_BATCH_BYTES,
+        answers={200: wire.HeartbeatResults},
+        item_problems=(*_STREAM_PROBLEMS, problems.INVALID_REQUEST, problems.STORE_UNAVAILABLE),
     ),
     *(
         Operation(
-            "GET",
-            path,
-            handlers.legacy_check,
-            "The check of the service before this one",
-            {200: wire.LegacyCheck},
-            (problems.UNKNOWN_USER, problems.RECOVERING),
+            method="GET",
+            path=path,
+            handler=handlers.legacy_check,
+            tag=BACK_ENDS,
+            summary="The check of the service before this one",
+            description="For callers that are still to move to `GET /v1/users/{user_id}/admission`. Only users with a "
+            "record are known, and errors have this shape, too.",
+            parameters=(USER_ID,),
+            answers={200: wire.LegacyCheck},
+            problems=(problems.UNKNOWN_USER, problems.RECOVERING),
         )
         for path in ("/add-stream/user/{user_id}", "/add-stream/user/{user_id}/")
     ),
-    Operation("GET", "/livez", handlers.livez, "Is the process up?", {200: wire.Liveness}),
-    Operation("GET", "/readyz", handlers.readyz, "Is the store usable?", {200: wire.Readiness}),
+    Operation(
+        method="GET",
+        path="/livez",
+        handler=handlers.livez,
+        tag=OPERATORS,
+        summary="Is the process up?",
+        answers={200: wire.Liveness},
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        handler=handlers.readyz,
+        tag=OPERATORS,
+        summary="Is the store usable?",
+        description="Runs a script that reads and writes, as an admission does.",
+        answers={200: wire.Readiness},
+    ),
 )
 
 
@@ -122,7 +261,7 @@ def _route(path: str, operations: dict[str, Operation]) -> Route:
         # Starlette's own limit answers in plain text, and where no body is read only after the handler has run.
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > operation.max_body_bytes:
-            raise HTTPException(413)
+            raise problems.body_too_large()
         request.state.max_body_bytes = operation.max_body_bytes
         return await operation.handler(request, request.app.state.tracker)
 

@@ -12,10 +12,12 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-_REF = r"[A-Za-z0-9_-]{19}"
-_STREAM_ID = re.compile(rf"([1-9][0-9]?)\.({_REF})\.([A-Za-z0-9_-]{{16}})")
-_STREAM_REF = re.compile(rf"([1-9][0-9]?)\.({_REF})")
+STREAM_REF_PATTERN: Final = r"([1-9][0-9]?)\.([A-Za-z0-9_-]{19})"
+STREAM_ID_PATTERN: Final = rf"{STREAM_REF_PATTERN}\.([A-Za-z0-9_-]{{16}})"
+_STREAM_ID = re.compile(STREAM_ID_PATTERN)
+_STREAM_REF = re.compile(STREAM_REF_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """The shapes of all bodies, in and out. OpenAPI is made from the same models."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from streamlimit import fields, results
+from streamlimit.stream_id import STREAM_ID_PATTERN, STREAM_REF_PATTERN
 
 MAX_BATCH = 1000
 """Heartbeats in one request of a gateway."""
@@ -25,26 +26,30 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Timestamp = Annotated[
-    str,
-    Field(
-        json_schema_extra={"format": "date-time"}, examples=["2026-11-23T20:15:00.000Z"], description="Store's clock"
-    ),
-]
-DeviceId = Annotated[
-    str,
-    AfterValidator(fields.check_device_id),
-    Field(min_length=1, max_length=fields.MAX_FIELD_BYTES, examples=["tv-1"]),
-]
-Text = Annotated[str, AfterValidator(fields.check_text), Field(min_length=1, max_length=fields.MAX_FIELD_BYTES)]
+def _pattern(pattern: str, **more: Any) -> Any:
+    """Say in the document what a string looks like; who makes or checks it knows."""
+    return Field(json_schema_extra={"pattern": f"^{pattern}$", **more})
+
+
+Timestamp = Annotated[str, _pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", format="date-time")]
+"""RFC 3339 in UTC with milliseconds, by the store's clock."""
+UserId = Annotated[str, _pattern(fields.USER_ID_PATTERN)]
+StreamRef = Annotated[str, _pattern(STREAM_REF_PATTERN)]
+StreamId = Annotated[str, _pattern(STREAM_ID_PATTERN)]
+_LENGTH: Final = {"minLength": 1, "maxLength": fields.MAX_FIELD_BYTES}
+DeviceId = Annotated[str, AfterValidator(fields.check_device_id), _pattern(fields.DEVICE_ID_PATTERN, **_LENGTH)]
+Text = Annotated[str, AfterValidator(fields.check_text), _pattern(fields.TEXT_PATTERN, **_LENGTH)]
 Limit = Annotated[int, Field(ge=0, le=fields.MAX_SEATS), BeforeValidator(_whole)]
+Seat = Annotated[int, Field(ge=1, le=fields.MAX_SEATS)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
@@ -52,12 +57,12 @@ class AdmissionRequest(_Request):
     """All of it optional."""
 
     device_id: DeviceId | None = None
-    """Printable ASCII. A device that is admitted again replaces its own stream."""
+    """1 to 64 of printable ASCII. A device that is admitted again replaces its own stream."""
     device_name: Text | None = None
-    """For people, as in "stop watching on Living-room TV?"."""
+    """For people, as in "stop watching on Living-room TV?". 1 to 64 bytes of UTF-8."""
     content_id: Text | None = None
-    """What is played."""
-    take_over: str | None = None
+    """What is played. 1 to 64 bytes of UTF-8."""
+    take_over: StreamRef | None = None
     """The `stream_ref` of a stream of this user that ends in favour of the new one; ignored where it is not live."""
     on_limit: Literal["reject", "evict"] = "reject"
     """At the limit: refuse, or end stale streams first, then the oldest."""
@@ -75,7 +80,7 @@ class UserRequest(_Request):
 
 
 class Heartbeat(_Request):
-    """One heartbeat of a batch."""
+    """One heartbeat of a batch. What is wrong with it is said in its item of the answer."""
 
     user_id: str
     stream_id: str
@@ -87,12 +92,14 @@ class HeartbeatsRequest(_Request):
     streams: list[Heartbeat] = Field(max_length=MAX_BATCH)
 
 
-class _Playback(_Answer):
-    stream_ref: str = Field(examples=["1.AaIK0_JpA3awvPVL1Sg"])
-    """Names the stream to `take_over` and DELETE."""
-    user_id: str = Field(examples=["alice"])
-    seat: int
+class _Playback(Answer):
+    stream_ref: StreamRef
+    """`SEAT.REF`: names the stream to `take_over` and DELETE."""
+    user_id: UserId
+    seat: Seat
+    """The place among the user's streams that it holds."""
     device_id: str | None
+    """As the admission gave it, like the next two; null where it gave none, and after the store lost data."""
     device_name: str | None
     content_id: str | None
     started_at: Timestamp
@@ -102,6 +109,7 @@ class Stream(_Playback):
     """One live stream."""
 
     expires_at: Timestamp
+    """When it ends unless a heartbeat comes."""
 
     @classmethod
     def of(cls, stream: results.Stream) -> Self:
@@ -136,13 +144,15 @@ class EndedStream(_Playback):
 class Admission(Stream):
     """A stream was started."""
 
-    stream_id: str = Field(examples=["1.AaIK0_JpA3awvPVL1Sg.b402MtFGMyX3vA59"])
-    """Whoever has it may heartbeat and release this stream: for its player only."""
-    ttl_seconds: int
-    heartbeat_seconds: float
-    """Send the next heartbeat after this time."""
-    live: int
-    limit: int
+    stream_id: StreamId
+    """`SEAT.REF.SIG`. Whoever has it may heartbeat and release this stream: for its player only."""
+    ttl_seconds: Count
+    """How long the stream stays live without a heartbeat."""
+    heartbeat_seconds: Seconds
+    """Send the next heartbeat after this time. It differs from answer to answer, so that players spread out."""
+    live: Count
+    """How many streams of the user are live, this one included."""
+    limit: Count
     over_limit: bool
     """Let in beyond the limit, because it is not enforced."""
     ended: list[EndedStream]
@@ -165,13 +175,16 @@ class Admission(Stream):
         )
 
 
-class Lease(_Answer):
-    """The stream goes on until `expires_at`. Use this `stream_id` from now on."""
+class Lease(Answer):
+    """The stream goes on until `expires_at`."""
 
-    stream_id: str
+    stream_id: StreamId
+    """Use this one from now on: the seat in it may have changed."""
     expires_at: Timestamp
-    ttl_seconds: int
-    heartbeat_seconds: float
+    """When the stream ends unless another heartbeat comes."""
+    ttl_seconds: Count
+    heartbeat_seconds: Seconds
+    """Send the next heartbeat after this time. It differs from answer to answer, so that players spread out."""
 
     @classmethod
     def of(cls, lease: results.Lease) -> Self:
@@ -184,36 +197,38 @@ class Lease(_Answer):
         )
 
 
-class UserStreams(_Answer):
+class UserStreams(Answer):
     """The live streams of a user, by seat."""
 
-    user_id: str
-    limit: int | None
-    """None for an unknown user where unknown users are rejected."""
-    live: int
+    user_id: UserId
+    limit: Count | None
+    """Null for an unknown user where unknown users are rejected."""
+    live: Count
     streams: list[Stream]
 
 
-class AdmissionCheck(_Answer):
+class AdmissionCheck(Answer):
     """Whether an admission would succeed now."""
 
     admissible: bool
-    live: int | None
-    limit: int | None
+    live: Count | None
+    """Null, like the limit, for an unknown user where unknown users are rejected."""
+    limit: Count | None
     reason: results.RefusalReason | None
+    """Why not; null where it would succeed."""
 
 
-class EndedStreams(_Answer):
+class EndedStreams(Answer):
     """What was ended."""
 
     ended: list[EndedStream]
 
 
-class User(_Answer):
+class User(Answer):
     """A user's record."""
 
-    user_id: str
-    limit: int
+    user_id: UserId
+    limit: Count
 
 
 class UserChange(User):
@@ -229,53 +244,41 @@ class HeartbeatLease(Lease):
     status: Literal[200] = 200
 
 
-class FieldError(_Answer):
-    """What is wrong with one value of the request."""
-
-    field: str
-    message: str
-
-
-class Problem(_Answer):
-    """An error (RFC 9457). What a type has beyond these members is said where it occurs."""
-
-    type: str = Field(examples=["urn:streamlimit:stream-ended"])
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] | None = None
-    reason: results.Reason | None = None
-    limit: int | None = None
-    live: int | None = None
-    streams: list[Stream] | None = None
-
-
-class HeartbeatResults(_Answer):
+class HeartbeatResults(Answer):
     """In order, the answer to each heartbeat."""
 
-    streams: list[HeartbeatLease | Problem]
+    streams: list[HeartbeatLease | dict[str, Any]]
+    """A lease or the problem that a heartbeat of its own would have met."""
 
 
-class Readiness(_Answer):
+class Readiness(Answer):
     """The store runs our scripts and takes writes."""
 
     status: Literal["ready"] = "ready"
-    recovering_seconds: float
+    recovering_seconds: Seconds
     """How long new admissions wait after a loss of data; 0 where there was none."""
     warnings: list[str]
+    """What will hurt later, for an operator."""
 
 
-class Liveness(_Answer):
+class Liveness(Answer):
     """The process is up."""
 
     status: Literal["alive"] = "alive"
 
 
-class LegacyCheck(_Answer):
+class LegacyCheck(Answer):
     """What the service before this one answered."""
 
-    can_add_stream: bool | None
-    errors: str | None
+    can_add_stream: bool
+    errors: None = None
+
+
+class LegacyError(Answer):
+    """How the service before this one told an error."""
+
+    can_add_stream: None = None
+    errors: str
 
 
 def _playback(stream: results.Stream) -> dict[str, Any]:
