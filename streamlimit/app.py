@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import streamlimit
-from streamlimit import problems
+from streamlimit import docs, problems
 from streamlimit.errors import InvalidInput, StoreUnavailable
 from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import document
@@ -52,7 +52,7 @@ def create_app(make_tracker: Callable[[], StreamTracker]) -> Starlette:
         return openapi
 
     app = Starlette(
-        routes=[*routes(), Route("/openapi.json", get_openapi)],
+        routes=[*routes(), Route("/openapi.json", get_openapi), *docs.routes()],
         middleware=[Middleware(EncodedSlashGuard)],
         exception_handlers=dict.fromkeys(_HANDLED, _on_error),
         lifespan=lifespan,

@@ -583,6 +583,8 @@ async def test_the_openapi_document_is_served(http: httpx2.AsyncClient) -> None:
         "/livez",
         "/readyz",
         "/openapi.json",
+        "/docs",
+        "/docs/start.js",
         f"{STREAMS}/x",
         "/v1/users/bob",
         "/add-stream/user/bob",

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.anyio
         "/v2/users/alice",
         "/add-stream",
         "/add-streams",
-        "/docs",
+        "/docs/",
         "/%FF",
         f"{STREAMS}%0A",
     ],
@@ -68,6 +68,7 @@ async def test_an_unknown_path_is_not_found(http: httpx2.AsyncClient, method: st
         ("/livez", "GET, HEAD"),
         ("/readyz", "GET, HEAD"),
         ("/openapi.json", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
     ],
 )
 @pytest.mark.parametrize("method", ["PATCH", "TRACE", "BREW"])
