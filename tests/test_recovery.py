@@ -85,6 +85,18 @@ async def test_a_long_outage_of_a_store_that_nobody_used_makes_nobody_wait(
     assert (recovering_until > now) == waits
 
 
+@pytest.mark.parametrize("live", [0, 1, 2])
+async def test_no_free_seat_is_given_in_recovery_not_even_the_last(
+    tracker: StreamTracker, redis: Redis, live: int
+) -> None:
+    streams = [(await admitted(tracker)).lease.stream_id for _ in range(live)]
+    await redis.flushall()
+    for stream_id in streams:
+        assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+
+    assert isinstance(await tracker.admit("alice"), Recovering)
+
+
 async def test_recovery_ends_after_one_ttl(make_tracker: TrackerFactory, redis: Redis) -> None:
     tracker = await make_tracker(dataclasses.replace(RULES, ttl_ms=300, heartbeat_ms=100))
     await redis.flushall()

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Damage the scripts and the tracker in each way that tests/mutants.py lists, and see that the quick suite fails."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.mutants import MUTANTS, PACKAGE, Mutant  # noqa: E402 - the tests are no installed package
+
+COPIED = (PACKAGE, "tests", "scripts", "pyproject.toml", "README.md")
+TOO_LONG_SECONDS = 300
+
+
+def killer(mutant: Mutant) -> str | None:
+    """Return the first test that fails with the damage done, None where none does."""
+    with tempfile.TemporaryDirectory(prefix="streamlimit-mutant-") as directory:
+        root = Path(directory)
+        for name in COPIED:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, root / name)
+        mutant.damage(root)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"]
+        # These two look at the text of what is damaged, not at what it does.
+        command += ["--ignore", "tests/test_mutants.py", "--ignore", "tests/test_scripts.py"]
+        try:
+            done = subprocess.run(  # noqa: S603 - our own tests
+                command,
+                cwd=root,
+                env=os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TOO_LONG_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return "a test that never ends"
+    if done.returncode == 0:
+        return None
+    if done.returncode != 1:
+        raise RuntimeError(f"{mutant.name}: the tests did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else done.stdout[-500:]
+
+
+def main() -> str | None:
+    """Run the command; return what went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="the mutants whose names contain this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once (default: %(default)s)")
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    survivors = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for mutant, killed_by in zip(mutants, pool.map(killer, mutants), strict=True):
+            survivors += killed_by is None
+            print(f"{'SURVIVED' if killed_by is None else 'killed  '}  {mutant.name}  {killed_by or ''}", flush=True)
+    print(f"{len(mutants) - survivors} of {len(mutants)} mutants killed")
+    return "Each that survived is a test that is missing." if survivors else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

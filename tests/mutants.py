@@ -1,0 +1,323 @@
+"""Damage to the scripts and the tracker that the quick suite must notice: `scripts/mutate.py` does it and runs that.
+
+A mutant that survives is a test that is missing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = "streamlimit"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One piece of damage: in each of the files that has it, `old` becomes `new`."""
+
+    name: str
+    where: str
+    """A file of the package, or a pattern: what several scripts share is damaged in all of them."""
+    old: str
+    new: str
+
+    def damage(self, root: Path) -> None:
+        """Do it to the package under `root`, or raise ValueError where there is nothing left to damage."""
+        found = [path for path in (root / PACKAGE).glob(self.where) if self.old in path.read_text()]
+        if not found:
+            raise ValueError(f"{self.name}: {self.where} has no {self.old!r}; mend tests/mutants.py")
+        for path in found:
+            path.write_text(path.read_text().replace(self.old, self.new, 1))
+
+
+ADMIT, RESUME, RELEASE = "lua/admit.lua", "lua/resume.lua", "lua/release.lua"
+HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
+    "lua/heartbeat.lua",
+    "lua/trim.lua",
+    "lua/list.lua",
+    "lua/epoch.lua",
+    "lua/*.lua",
+)
+TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
+
+MUTANTS: Final = (
+    # The count and the limit.
+    Mutant("admit does not count", ADMIT, "elseif #live < limit then", "elseif true then"),
+    Mutant("admit lets in one too many", ADMIT, "elseif #live < limit then", "elseif #live <= limit then"),
+    Mutant("the last seat is given in recovery", ADMIT, "elseif #live < limit then", "elseif #live < limit - 1 then"),
+    Mutant("nobody is refused", ADMIT, "local over = #live - #victims >= limit", "local over = false"),
+    Mutant("refused at one more than the limit", ADMIT, "#victims >= limit", "#victims > limit"),
+    Mutant("the last live stream is not counted", ALL_LUA, "for seat = 1, #KEYS - 3 do", "for seat = 1, #KEYS - 4 do"),
+    Mutant(
+        "the reading stops one stream early", ALL_LUA, "if unread == 0 then break end", "if unread == 1 then break end"
+    ),
+    Mutant("a limit above the seats is not clamped", ADMIT, "math.min(limit, seats))", "limit)"),
+    Mutant(
+        "a negative limit is not clamped", LIST, "math.max(0, math.min(limit, #KEYS - 3))", "math.min(limit, #KEYS - 3)"
+    ),
+    Mutant(
+        "the default goes before the record",
+        ADMIT,
+        "whole_number(redis.call('HGET', KEYS[1], 'limit')) or tonumber(default)",
+        "tonumber(default) or whole_number(redis.call('HGET', KEYS[1], 'limit'))",
+    ),
+    Mutant("the override is ignored", ADMIT, "local limit = tonumber(override) or", "local limit ="),
+    Mutant("unknown users are admitted with 3", ADMIT, "then return {'unknown_user'} end", "then limit = 3 end"),
+    Mutant(
+        "a limit that is no number counts",
+        ALL_LUA,
+        "tonumber(string.match(text, '^%s*(-?%d+)%.?%d*%s*$'))",
+        "tonumber(text)",
+    ),
+    Mutant(
+        "REF carries a limit that is not the user's",
+        ADMIT,
+        "if tonumber(ref_limit) ~= limit then return {'limit', limit} end",
+        "",
+    ),
+    # The seat.
+    Mutant("the second seat is taken first", ADMIT, "local free_seat = 1", "local free_seat = 2"),
+    Mutant(
+        "a seat that is taken is given away",
+        ADMIT,
+        "if stream.seat == free_seat then",
+        "if stream.seat > free_seat then",
+    ),
+    # The TTL.
+    Mutant("an admission has no TTL", ADMIT, "redis.call('PEXPIRE', KEYS[seat + 3], ttl)", ""),
+    Mutant("a heartbeat does not refresh", HEARTBEAT, "redis.call('PEXPIRE', KEYS[1], ttl)", ""),
+    Mutant(
+        "every heartbeat writes",
+        HEARTBEAT,
+        "if pttl < ttl - math.min(1000, ttl / 3) or pttl > ttl then",
+        "if true then",
+    ),
+    Mutant("a heartbeat writes only at the end", HEARTBEAT, "ttl - math.min(1000, ttl / 3)", "100"),
+    Mutant("a TTL that is too long stays", HEARTBEAT, " or pttl > ttl then", " then"),
+    Mutant("a resumed stream has no TTL", RESUME, "redis.call('PEXPIRE', KEYS[seat + 3], ttl)\n  return", "return"),
+    Mutant(
+        "a heartbeat in another seat does not refresh", RESUME, "redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)", ""
+    ),
+    Mutant("a repeated admission does not refresh", ADMIT, "redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)", ""),
+    Mutant("ended streams are remembered for ever", ALL_LUA, "redis.call('PEXPIRE', KEYS[2], 600000)", ""),
+    # Identity and signatures.
+    Mutant("a heartbeat does not compare REF", HEARTBEAT, "fields[1] ~= ref or ", ""),
+    Mutant("a heartbeat does not compare SIG", HEARTBEAT, " or fields[2] ~= sig", ""),
+    Mutant(
+        "resume does not compare REF",
+        RESUME,
+        "if stream.ref == ref and stream.sig == sig then",
+        "if stream.sig == sig then",
+    ),
+    Mutant(
+        "resume does not compare SIG",
+        RESUME,
+        "if stream.ref == ref and stream.sig == sig then",
+        "if stream.ref == ref then",
+    ),
+    Mutant("an invented stream resumes", RESUME, "if genuine == '' then return {'unknown'} end", ""),
+    Mutant("release does not compare SIG", RELEASE, "sig ~= '' and fields[2] ~= sig and genuine == ''", "false"),
+    Mutant("release refuses another genuine SIG", RELEASE, " and genuine == '' then return 0", " then return 0"),
+    Mutant("release of an invented stream is recorded", RELEASE, "if genuine == '1' and redis", "if redis"),
+    Mutant("every signature is genuine", STREAM_ID, "        genuine = False\n", "        genuine = True\n"),
+    Mutant("the signature does not cover the user", STREAM_ID, "\\0{user_id}\\0{ref}", "\\0{ref}"),
+    Mutant("the signature does not cover the key prefix", STREAM_ID, 'f"{self._key_prefix}\\0', 'f"\\0'),
+    Mutant(
+        "old secrets are not accepted", STREAM_ID, "for secret in self._secrets:", "for secret in self._secrets[:1]:"
+    ),
+    Mutant("the last secret signs", STREAM_ID, "self._secrets[0], user_id", "self._secrets[-1], user_id"),
+    # Repetition.
+    Mutant("the same REF is admitted twice", ADMIT, "if stream.ref == ref or request", "if request"),
+    Mutant(
+        "the Idempotency-Key is ignored",
+        ADMIT,
+        "stream.ref == ref or request ~= '' and stream.request == request",
+        "stream.ref == ref",
+    ),
+    Mutant(
+        "admissions without a key are all the same",
+        ADMIT,
+        "request ~= '' and stream.request == request",
+        "(stream.request or '') == request",
+    ),
+    Mutant("the Idempotency-Key is not stored", ADMIT, "'content_id', 'request'})", "'content_id'})"),
+    Mutant(
+        "an ended admission comes back",
+        ADMIT,
+        "if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end",
+        "",
+    ),
+    # What ended stays ended.
+    Mutant(
+        "nothing is remembered of ended streams",
+        ALL_LUA,
+        "local function record_ended(ref, reason)",
+        "local function record_ended(ref, reason)\n  if true then return end",
+    ),
+    Mutant(
+        "a released stream is not remembered", RELEASE, "    record_ended(ref, reason)\n    return 1", "    return 1"
+    ),
+    Mutant(
+        "a released stream that was lost is not remembered",
+        RELEASE,
+        "== 0 then record_ended(ref, reason) end",
+        "== 0 then end",
+    ),
+    Mutant(
+        "a second release changes the reason",
+        RELEASE,
+        "if genuine == '1' and redis.call('HEXISTS', KEYS[2], ref) == 0 then",
+        "if genuine == '1' then",
+    ),
+    Mutant("release leaves the stream live", RELEASE, "redis.call('DEL', KEYS[seat + 3])", ""),
+    Mutant(
+        "a released stream resumes",
+        RESUME,
+        "if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end",
+        "",
+    ),
+    Mutant("the reason is lost", RESUME, "string.match(ended, '^%S+') or 'expired'", "'expired'"),
+    Mutant(
+        "a stream that was told expired may come back",
+        RESUME,
+        "if dry_run == '' then record_ended(ref, 'expired') end",
+        "",
+    ),
+    Mutant("the newest end is forgotten first", ALL_LUA, "at < oldest_at then oldest", "at > oldest_at then oldest"),
+    Mutant(
+        "any number of ends is remembered",
+        ALL_LUA,
+        "if redis.call('HLEN', KEYS[2]) > 64",
+        "if redis.call('HLEN', KEYS[2]) > 6400",
+    ),
+    Mutant("what a full memory forgot resumes", RESUME, "forgotten = minted <= oldest_at", "forgotten = false"),
+    Mutant("undoing ends a stream that a repetition found", RELEASE, "if keep_live == '1' or ", "if "),
+    # Whose seat.
+    Mutant(
+        "the device's own stream is not replaced",
+        ADMIT,
+        "if device_id ~= '' and stream.device_id == device_id then own = stream end",
+        "",
+    ),
+    Mutant(
+        "streams without a device replace each other",
+        ADMIT,
+        "if device_id ~= '' and stream.device_id == device_id",
+        "if (stream.device_id or '') == device_id",
+    ),
+    Mutant("take_over is ignored", ADMIT, "if take_over ~= '' and stream.ref == take_over then named = stream end", ""),
+    Mutant(
+        "take_over goes before the own device",
+        ADMIT,
+        "if own then\n  victims, reason = {own}, 'replaced'",
+        "if own and not named then\n  victims, reason = {own}, 'replaced'",
+    ),
+    Mutant("a replaced stream is not ended", ADMIT, "redis.call('DEL', KEYS[stream.seat + 3])", ""),
+    Mutant("what was evicted is not told", ADMIT, "freed[i] = {row(stream), reason}", ""),
+    Mutant("the wrong reason is told", ADMIT, "{named}, 'taken_over'", "{named}, 'replaced'"),
+    Mutant("all are evicted where one would do", ADMIT, "unpack(live, 1, #live - limit + 1)", "unpack(live, 1, #live)"),
+    Mutant("eviction is the default", ADMIT, "elseif on_limit == 'evict' and limit > 0 then", "elseif limit > 0 then"),
+    Mutant(
+        "the newest is evicted", ALL_LUA, "return a.started_at < b.started_at", "return a.started_at > b.started_at"
+    ),
+    Mutant("stale streams are evicted last", ALL_LUA, "return a_stale end", "return b_stale end"),
+    Mutant("the higher seat is evicted", ALL_LUA, "return a.seat < b.seat", "return a.seat > b.seat"),
+    Mutant(
+        "streams end although the admission is refused",
+        ADMIT,
+        "local over = #live - #victims >= limit\n",
+        "local over = #live - #victims >= limit\n"
+        "for _, stream in ipairs(victims) do redis.call('DEL', KEYS[stream.seat + 3]) end\n",
+    ),
+    # The record.
+    Mutant("terminate all spares one", TRIM, "for i = 1, #live - keep do", "for i = 1, #live - keep - 1 do"),
+    Mutant(
+        "a new limit is not stored", TRIM, "if limit ~= '' then redis.call('HSET', KEYS[1], 'limit', limit) end", ""
+    ),
+    Mutant(
+        "streams that were terminated are not remembered",
+        TRIM,
+        "if live[i].ref then record_ended(live[i].ref, reason) end",
+        "",
+    ),
+    Mutant(
+        "every new limit ends the excess",
+        TRACKER,
+        "keep = limit if end_excess else self.rules.max_limit",
+        "keep = limit",
+    ),
+    # Recovery.
+    Mutant(
+        "new streams do not wait in recovery",
+        ADMIT,
+        "if enforce == '1' and now < recovering_until then",
+        "if false then",
+    ),
+    Mutant("the epoch is not compared", ALL_LUA, "if epoch ~= '' and stored[1] ~= epoch then return {'epoch'} end", ""),
+    Mutant("a loss opens no recovery", EPOCH, "if known ~= '' and known ~= id then", "if false then"),
+    Mutant("a first start opens recovery", EPOCH, "if known ~= '' and known ~= id then", "if known ~= id then"),
+    Mutant("an outage opens no recovery", EPOCH, "if outage == '1' and (id or known ~= '') then", "if false then"),
+    Mutant(
+        "a recovery ends early",
+        EPOCH,
+        "recovering_until = math.max(recovering_until, since + ttl)",
+        "recovering_until = since + ttl / 3",
+    ),
+    Mutant("nothing resumes in recovery", RESUME, "math.max(young_until, recovering_until)", "young_until"),
+    Mutant("an expired stream resumes", RESUME, "if now < lost_until and", "if true and"),
+    Mutant("a young stream does not resume", RESUME, "math.max(young_until, recovering_until)", "recovering_until"),
+    Mutant(
+        "a stream from the future resumes",
+        RESUME,
+        "minted - now < 1000 and math.min(minted, now) + ttl or 0",
+        "minted + ttl",
+    ),
+    Mutant("resuming passes the limit", RESUME, "#live < math.min(limit, seats) then", "#live < seats then"),
+    Mutant("resuming takes a seat that is taken", RESUME, "if taken[seat] or seat < 1", "if seat < 1"),
+    Mutant(
+        "resuming ignores the user's limit",
+        RESUME,
+        "whole_number(redis.call('HGET', KEYS[1], 'limit')) or tonumber(ref_limit)",
+        "tonumber(ref_limit)",
+    ),
+    # Shadow mode and dry runs.
+    Mutant("shadow mode refuses", ADMIT, "if over and (enforce == '1' or seat > seats) then", "if over then"),
+    Mutant("shadow mode gives a seat that there is not", ADMIT, "(enforce == '1' or seat > seats)", "(enforce == '1')"),
+    Mutant("shadow mode does not say so", ADMIT, "over and 1 or 0}", "0}"),
+    Mutant("shadow mode is not counted", TRACKER, "self.shadow_admissions += 1", "pass"),
+    Mutant(
+        "a check takes a seat",
+        ADMIT,
+        "if dry_run == '1' then return {'admissible', now, #live, limit} end\nif tonumber",
+        "if tonumber",
+    ),
+    Mutant(
+        "a look brings a stream back",
+        RESUME,
+        "if dry_run == '1' then return {'provisional'",
+        "if false then return {'provisional'",
+    ),
+    Mutant("a look keeps a stream live", RESUME, "    if dry_run == '' then\n", "    if true then\n"),
+    # The tracker and the store.
+    Mutant("an unknown outcome is not undone", TRACKER, "if call.in_doubt and not settled:", "if False:"),
+    Mutant(
+        "a lost answer is not in doubt", STORE, "    for call in calls:\n        call.in_doubt = True", "    return"
+    ),
+    Mutant("a lost script is not loaded again", STORE, "if isinstance(reply, NoScriptError)}", "if False}"),
+    Mutant("a failed call is not repeated", STORE, "if known_outage or clock() + pause >= deadline:", "if True:"),
+    Mutant(
+        "a call waits beyond its budget",
+        STORE,
+        "async with asyncio.timeout_at(deadline):\n                    reply",
+        "async with asyncio.timeout_at(None):\n                    reply",
+    ),
+    Mutant(
+        "the hint of a seat beyond the last is followed",
+        TRACKER,
+        "min(stream_id.seat if stream_id else 1, self.rules.max_limit)",
+        "(stream_id.seat if stream_id else 1)",
+    ),
+    Mutant("all players send heartbeats together", TRACKER, "random.uniform(0.85, 0.95)", "1"),
+    Mutant(
+        "a resumed stream's new seat is not told", TRACKER, 'f"{stream.stream_ref}.{stream_id.sig}"', "str(stream_id)"
+    ),
+)

@@ -1,0 +1,33 @@
+"""The list of mutants: each still finds what it damages. `scripts/mutate.py` runs the quick suite against each."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import streamlimit
+from tests.mutants import MUTANTS, PACKAGE, Mutant
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("intact")
+    shutil.copytree(Path(streamlimit.__file__).parent, root / PACKAGE)
+    return root
+
+
+def test_mutants_have_names_of_their_own() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_does_damage(intact: Path, tmp_path: Path, mutant: Mutant) -> None:
+    shutil.copytree(intact, tmp_path, dirs_exist_ok=True)
+    mutant.damage(tmp_path)
+
+    damaged = {
+        path
+        for path in tmp_path.rglob("*.*")
+        if path.is_file() and path.read_bytes() != (intact / path.relative_to(tmp_path)).read_bytes()
+    }
+    assert damaged
