@@ -114,13 +114,23 @@ async def test_a_wrong_signature_keeps_nothing_alive(tracker: StreamTracker) -> 
     assert await tracker.heartbeat("alice", f"{seat}.{ref}.{'A' * 16}") == UnknownStream()
 
 
-async def test_the_seat_is_only_a_hint(tracker: StreamTracker) -> None:
-    stream_id = (await admitted(tracker)).lease.stream_id
+@pytest.mark.parametrize("seat", [1, 2])
+async def test_the_signature_of_another_stream_keeps_nothing_alive(tracker: StreamTracker, seat: int) -> None:
+    sig = (await admitted(tracker)).lease.stream_id.rpartition(".")[2]
 
-    for seat in (2, 10, 99):
-        lease = await tracker.heartbeat("alice", f"{seat}{stream_id[1:]}")
-        assert isinstance(lease, Lease)
-        assert lease.stream_id == stream_id
+    assert await tracker.heartbeat("alice", f"{seat}.{mint_ref(3)}.{sig}") == UnknownStream()
+
+
+@pytest.mark.parametrize("seat", [2, 10, 99])
+async def test_the_seat_is_only_a_hint(tracker: StreamTracker, redis: Redis, seat: int) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.pexpire("stream:{alice}:1", 500)
+
+    lease = await tracker.heartbeat("alice", f"{seat}{stream_id[1:]}")
+
+    assert isinstance(lease, Lease)
+    assert lease.stream_id == stream_id
+    assert 500 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
 
 
 async def test_many_heartbeats_are_answered_in_order(tracker: StreamTracker, redis: Redis) -> None:
@@ -265,6 +275,17 @@ async def test_an_old_secret_is_accepted_while_listed(make_tracker: TrackerFacto
     await redis.delete("stream:{alice}:1")
     assert await forgetful.heartbeat("alice", stream_id) == UnknownStream()
     assert isinstance(await rotated.heartbeat("alice", stream_id), Lease)
+
+
+async def test_a_signature_by_any_secret_releases(make_tracker: TrackerFactory) -> None:
+    old, new = "o" * 32, "n" * 32
+    tracker = await make_tracker(secrets=(old, new))
+    admission = await admitted(tracker)
+    signed_anew = Signer([new]).sign("alice", admission.stream.ref)
+
+    await tracker.release("alice", f"{admission.stream.stream_ref}.{signed_anew}")
+
+    assert await refs(tracker) == []
 
 
 # Release, terminate, list, get.
