@@ -133,6 +133,18 @@ async def test_the_seat_is_only_a_hint(tracker: StreamTracker, redis: Redis, sea
     assert 500 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
 
 
+async def test_a_seat_beyond_the_last_which_nobody_counts_is_not_kept_alive(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    streams = [(await admitted(tracker)).lease.stream_id for _ in range(3)]
+    await redis.pexpire("stream:{alice}:3", 500)
+    small = await make_tracker(dataclasses.replace(RULES, limit=2, max_limit=2))
+
+    await small.heartbeat("alice", streams[2])
+
+    assert await redis.pttl("stream:{alice}:3") <= 500
+
+
 async def test_many_heartbeats_are_answered_in_order(tracker: StreamTracker, redis: Redis) -> None:
     alive = (await admitted(tracker, "alice")).lease.stream_id
     gone = (await admitted(tracker, "bob")).lease.stream_id
