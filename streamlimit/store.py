@@ -85,6 +85,7 @@ class Store:
         self._down_since: float | None = None
         self._owed: deque[Call] = deque(maxlen=_MAX_OWED)
         self._repair: asyncio.Task[None] | None = None
+        self._closing = False
         self._complaint = ("", 0.0)
 
     async def open(self) -> None:
@@ -98,6 +99,7 @@ class Store:
 
     async def close(self) -> None:
         """Do what is still owed, as far as the store answers, and close all connections."""
+        self._closing = True
         while self._repair is not None and not self._repair.done():
             # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
             self._repair.cancel()
@@ -279,7 +281,7 @@ class Store:
         return asyncio.get_running_loop().time() - self._down_since > self._outage_seconds
 
     def _start_repair(self) -> None:
-        if self._repair is None or self._repair.done():
+        if not self._closing and (self._repair is None or self._repair.done()):
             self._repair = asyncio.create_task(self._repair_until_well(), name="streamlimit-store-repair")
 
     async def _repair_until_well(self) -> None:

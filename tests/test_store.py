@@ -190,6 +190,16 @@ async def test_a_shutdown_does_not_wait_for_a_repair_that_a_library_keeps_from_b
         await asyncio.sleep(0)
 
 
+async def test_nothing_runs_on_after_a_shutdown_while_the_store_is_away(server: RedisServer) -> None:
+    before = asyncio.all_tasks()
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable):
+            await tracker.admit("alice")
+
+    assert asyncio.all_tasks() == before
+
+
 async def test_the_store_may_be_away_at_the_start(server: RedisServer) -> None:
     server.stop()
     async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
