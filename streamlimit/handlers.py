@@ -1,5 +1,6 @@
 """The handlers of the HTTP operations: each reads a request, asks the tracker, and writes the answer."""
 
+import logging
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -18,15 +19,26 @@ CHECK_MAX_AGE_SECONDS: Final = 5
 """How long an edge may let a stream go on without asking again."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_logger = logging.getLogger(__name__)
 
 
 async def admit(request: Request, tracker: StreamTracker) -> Response:
-    """`POST /v1/users/{user_id}/streams`."""
+    """`POST /v1/users/{user_id}/streams`.
+
+    Where the client is seen to have gone, its stream is released; what the stream ended stays ended. Not so where an
+    idempotency key or a device id was sent: the client may come back for its seat. It cannot be seen once the answer is
+    on its way, where a further request was pipelined on the connection, or behind a reverse proxy that keeps its own
+    connection open: such a seat is free after one TTL.
+    """
     user_id = request.path_params["user_id"]
     body = await _read(request, wire.AdmissionRequest, empty=wire.AdmissionRequest())
-    answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=_idempotency_key(request))
+    key = _idempotency_key(request)
+    answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=key)
     match answer:
         case results.Admission():
+            if key is None and body.device_id is None and await request.is_disconnected():
+                _logger.debug("A client went away before it was admitted")
+                tracker.abandon(user_id, answer.lease.stream_id)
             location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
             return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
         case results.LimitReached():

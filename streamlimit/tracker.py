@@ -237,11 +237,16 @@ class StreamTracker:
 
     async def release(self, user_id: str, stream_id: str) -> None:
         """End a stream, as its player does. Again and again does no harm, nor does an id that was never issued."""
-        keys = self._keys.all_of(user_id)
+        self._keys.user(user_id)  # a bad user id is told first
         parsed = parse_stream_id(stream_id)
         if parsed is not None:
-            genuine = _flag(self._signer.is_genuine(user_id, parsed))
-            await self._store.run(Call(RELEASE, keys, [parsed.ref, parsed.sig, genuine, "released", ""]))
+            await self._store.run(self._release(user_id, parsed))
+
+    def abandon(self, user_id: str, stream_id: str) -> None:
+        """Release a stream that nobody knows of, as soon as the store answers; returns at once."""
+        parsed = parse_stream_id(stream_id)
+        if parsed is not None:
+            self._store.owe(self._release(user_id, parsed))
 
     async def terminate(self, user_id: str, stream_ref: str) -> bool:
         """End a stream by its stream_ref, as an operator or back end does; whether it was live."""
@@ -297,6 +302,10 @@ class StreamTracker:
             *(rules.ttl_ms, _flag(rules.enforce), _flag(dry_run)),
         ]
         return Call(RESUME, keys, args, in_epoch=True)
+
+    def _release(self, user_id: str, stream_id: StreamId) -> Call:
+        genuine = _flag(self._signer.is_genuine(user_id, stream_id))
+        return Call(RELEASE, self._keys.all_of(user_id), [stream_id.ref, stream_id.sig, genuine, "released", ""])
 
     async def _run_each(self, calls: Sequence[Call], deadline: float) -> Sequence[Any]:
         """Run all calls; where the store fails for all of them, its error stands in every place."""
