@@ -4,10 +4,15 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Final, Literal, Self
+
+HOST: Final = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+"""Of its own where that needs no setting up: proxies are many, and one must not listen where a server of another test
+has stopped and its clients still try."""
 
 Direction = Literal["request", "reply"]
 Kind = Literal["reset", "close", "drop", "hold"]
@@ -35,6 +40,7 @@ class _Link:
     server: asyncio.StreamWriter
     passed: Counter[str] = field(default_factory=Counter)
     hit: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Proxy:
@@ -52,9 +58,9 @@ class Proxy:
         """Bytes by direction since then."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, HOST, 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{HOST}:{self.port}/0"
         return self
 
     async def __aexit__(
@@ -70,9 +76,9 @@ class Proxy:
         await self._server.wait_closed()
 
     def arm(self, fault: Fault | None) -> None:
-        """Count from here, and break what comes; None for nothing."""
+        """Count from here, and break what comes; None for nothing. What is held stays held."""
         self._fault, self.hits, self.passed = fault, 0, Counter()
-        self._go_on = asyncio.Event()
+        self._go_on.clear()
         for link in self._links:
             link.passed.clear()
             link.hit = False
@@ -81,6 +87,11 @@ class Proxy:
         """Deliver what is held, and hold no more."""
         self._fault = None
         self._go_on.set()
+
+    async def delivered(self) -> None:
+        """Wait until the connections that the fault hit have ended, after `let_go` and with the client gone."""
+        if hit := [link.ended.wait() for link in self._links if link.hit]:
+            await asyncio.gather(*hit)
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -100,6 +111,9 @@ class Proxy:
                 pumps.create_task(self._pump(link, "reply", answers, client))
         finally:
             self._links.discard(link)
+            link.ended.set()
+            client.close()
+            server.close()
 
     async def _pump(
         self, link: _Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -127,6 +141,9 @@ class Proxy:
                     case "hold":
                         await self._go_on.wait()
                         writer.write(data[passing:])
+            else:
+                writer.write_eof()
+                return
         link.client.close()
         link.server.close()
 

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ async def go_away(http: httpx2.AsyncClient, client: socket.socket, how: str = "c
 
 
 async def seats(operator: Redis) -> list[str]:
-    return sorted(key.rpartition(":")[2] for key in await operator.keys("stream:{alice}:*"))
+    return sorted(str(key).rpartition(":")[2] for key in await operator.keys("stream:{alice}:*"))
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -93,7 +94,7 @@ async def test_its_seat_stays_where_the_client_may_come_back_for_it(
     clients = []
     for number, options in enumerate([{"key": "k"}, {"device_id": "tv-1"}, {}]):
         clients.append(send(http, **options))
-        await until(lambda count=number + 1: taken(count))
+        await until(partial(taken, number + 1))
     for client in clients:
         await go_away(http, client)
     proxy.let_go()
