@@ -1,32 +1,25 @@
-"""Answers that are lost or late, at every point of an exchange: an intended admission takes one seat.
+"""Answers that are lost or late between app and store, at every point: an intended admission takes one seat."""
 
-STREAMLIMIT_CUT_STEP is how many bytes lie between two cuts; 1 cuts at every byte and takes minutes.
-"""
-
-import asyncio
 import dataclasses
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 import pytest
 from redis.asyncio import Redis
 
 from streamlimit import Admission, Lease, StoreUnavailable, StreamTracker
 from tests.conftest import RULES, SECRET
+from tests.cuts import STEP, Client, crowd, patient, product, seats
 from tests.figures import Figures, figures
 from tests.proxy import Direction, Fault, Kind, Proxy
 from tests.servers import RedisServer, running, valkey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-STEP: Final = int(os.environ.get("STREAMLIMIT_CUT_STEP", "17"))
-AT_ONCE: Final = 12
 LONG_RULES: Final = dataclasses.replace(RULES, ttl_ms=90_000)
 ALL: Final = 1_000
-Client = Mapping[str, Any]
 CLIENTS: Final[dict[str, Client]] = {
     "key": {"idempotency_key": "k"},
     "device": {"device_id": "tv-1"},
@@ -51,40 +44,6 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 async def operator(server: RedisServer) -> AsyncIterator[Redis]:
     async with patient(server) as client:
         yield client
-
-
-def patient(server: RedisServer) -> Redis:
-    client: Redis = Redis.from_url(server.url, decode_responses=True)
-    return client
-
-
-Case = tuple[str, Direction, int, Client]
-
-
-def product(sizes: Mapping[Direction, int], step: int) -> list[Case]:
-    """Every kind of client, cut at every step of an exchange of these sizes. Each is a user of its own."""
-    return [
-        (f"{name}-{direction}-{at}", direction, at, client)
-        for direction, size in sizes.items()
-        for at in range(0, size, step)
-        for name, client in CLIENTS.items()
-    ]
-
-
-async def crowd(
-    run: Callable[[str, Direction, int, Client], Awaitable[None]], cases: list[Case], measured: Figures
-) -> None:
-    """Run all cases, some at a time."""
-    limit = asyncio.Semaphore(AT_ONCE)
-
-    async def one(case: Case) -> None:
-        async with limit:
-            await run(*case)
-        measured.cases += 1
-
-    async with asyncio.TaskGroup() as tasks:
-        for case in cases:
-            tasks.create_task(one(case))
 
 
 async def exchange(server: RedisServer, operator: Redis) -> dict[Direction, int]:
@@ -118,15 +77,6 @@ async def paid(tracker: StreamTracker) -> None:
         await tracker._store._repair
 
 
-async def taken(operator: Redis, user_id: str) -> list[str]:
-    """The REFs in a user's seats; each has a TTL."""
-    keys = [f"stream:{{{user_id}}}:{seat}" for seat in range(1, LONG_RULES.max_limit + 1)]
-    live = [key for key in keys if await operator.exists(key)]
-    for key in live:
-        assert 0 < await operator.pttl(key) <= LONG_RULES.ttl_ms
-    return [str(await operator.hget(key, "ref")) for key in live]
-
-
 @pytest.mark.parametrize("connections", [1, ALL])
 @pytest.mark.parametrize("kind", ["reset", "close", "drop"])
 async def test_an_admission_whose_exchange_with_the_store_is_cut_takes_one_seat(
@@ -144,10 +94,10 @@ async def test_an_admission_whose_exchange_with_the_store_is_cut_takes_one_seat(
             answer = await persist(proxy, tracker, user_id, measured, client)
             await paid(tracker)
             assert isinstance(await tracker.heartbeat(user_id, answer.lease.stream_id), Lease)
-        assert await taken(operator, user_id) == [answer.stream.ref]
+        assert await seats(operator, user_id) == [answer.stream.ref]
 
     with figures(f"{kind} between app and store, {'once' if connections == 1 else 'again and again'}") as measured:
-        await crowd(cut, product(sizes, STEP if connections == 1 else 5 * STEP), measured)
+        await crowd(cut, product(sizes, CLIENTS, STEP if connections == 1 else 5 * STEP), measured)
     assert measured.unknown > 0 or connections == 1
 
 
@@ -171,10 +121,10 @@ async def test_an_admission_that_arrives_late_takes_no_further_seat(
                 await tracker.release(user_id, answer.lease.stream_id)
             proxy.let_go()
             await proxy.delivered()
-        assert await taken(operator, user_id) == ([] if released else [answer.stream.ref])
+        assert await seats(operator, user_id) == ([] if released else [answer.stream.ref])
 
     with figures(f"late between app and store, {'once' if connections == 1 else 'again and again'}") as measured:
-        await crowd(delay, product(sizes, 5 * STEP), measured)
+        await crowd(delay, product(sizes, CLIENTS, 5 * STEP), measured)
 
 
 async def test_a_first_meeting_that_is_cut_leads_to_one_seat(server: RedisServer, operator: Redis) -> None:
@@ -187,7 +137,7 @@ async def test_a_first_meeting_that_is_cut_leads_to_one_seat(server: RedisServer
             async with StreamTracker.from_url(proxy.url, [SECRET], LONG_RULES) as tracker:
                 passed = proxy.passed
                 answer = await persist(proxy, tracker, user_id, measured, {})
-            assert await taken(operator, user_id) == [answer.stream.ref]
+            assert await seats(operator, user_id) == [answer.stream.ref]
             return passed
 
     with figures("cut at the first meeting of app and store") as measured:

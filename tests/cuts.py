@@ -1,0 +1,64 @@
+"""Where an exchange of bytes is cut, and what became of the seats.
+
+STREAMLIMIT_CUT_STEP is how many bytes lie between two cuts; 1 cuts at every byte and takes many minutes.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from tests.figures import Figures
+from tests.proxy import Direction
+from tests.servers import RedisServer
+
+STEP: Final = int(os.environ.get("STREAMLIMIT_CUT_STEP", "17"))
+_AT_ONCE: Final = 12
+
+Client = Mapping[str, Any]
+"""What a client that repeats its admission sends with it."""
+
+
+def patient(server: RedisServer) -> Redis:
+    client: Redis = Redis.from_url(server.url, decode_responses=True)
+    return client
+
+
+Case = tuple[str, Direction, int, Client]
+
+
+def product(sizes: Mapping[Direction, int], clients: Mapping[str, Client], step: int) -> list[Case]:
+    """Every kind of client, cut at every step of an exchange of these sizes. Each is a user of its own."""
+    return [
+        (f"{name}-{direction}-{at}", direction, at, client)
+        for direction, size in sizes.items()
+        for at in range(0, size, step)
+        for name, client in clients.items()
+    ]
+
+
+async def crowd(
+    run: Callable[[str, Direction, int, Client], Awaitable[None]], cases: list[Case], measured: Figures
+) -> None:
+    """Run all cases, some at a time."""
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(case: Case) -> None:
+        async with limit:
+            await run(*case)
+        measured.cases += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for case in cases:
+            tasks.create_task(one(case))
+
+
+async def seats(operator: Redis, user_id: str, ttl_ms: int = 90_000) -> list[str]:
+    """The REFs in a user's seats; each has a TTL."""
+    keys = [f"stream:{{{user_id}}}:{seat}" for seat in range(1, 11)]
+    live = [key for key in keys if await operator.exists(key)]
+    for key in live:
+        assert 0 < await operator.pttl(key) <= ttl_ms
+    return [str(await operator.hget(key, "ref")) for key in live]
