@@ -19,7 +19,7 @@
 --      16 dry_run      '1' to decide and write nothing, or ''
 --
 -- Returns one of
---   {'epoch'}                 the epoch is not the caller's: run epoch.lua, then this again
+--   {'epoch'}                 the epoch is not the caller's, or its recovery too long: run epoch.lua, then this again
 --   {'limit', limit}          the limit is not the one in REF: mint a new REF with it, then this again
 --   {'unknown_user'}
 --   {'ended', reason}         this REF was admitted before and has ended since
@@ -101,8 +101,9 @@ end
 -- end shared
 
 local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
-if epoch ~= '' and stored[1] ~= epoch then return {'epoch'} end
 local recovering_until = tonumber(stored[2]) or 0
+-- A recovery longer than a TTL began before the clock was set back; epoch.lua shortens it.
+if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl) then return {'epoch'} end
 
 -- 1. The limit.
 local limit = tonumber(override) or whole_number(redis.call('HGET', KEYS[1], 'limit')) or tonumber(default)

@@ -14,7 +14,9 @@
 -- the loss, and recovery ends one TTL after that epoch began, whoever wrote it, even if it was written by a process that
 -- knew of no loss. Missing and none known: a first start, nobody waits.
 --
--- Writes the epoch where it is new or its recovery becomes longer. PERSIST changes nothing, but fails on a server that
+-- No recovery is longer than one TTL from now, even if the clock was set back since it began.
+--
+-- Writes the epoch where it is new or its recovery changes. PERSIST changes nothing, but fails on a server that
 -- takes no writes.
 
 local known, fresh, ttl, outage = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -27,8 +29,9 @@ local id, since, recovering_until = stored[1], tonumber(stored[2]) or now, tonum
 local stored_until = recovering_until
 if known ~= '' and known ~= id then recovering_until = math.max(recovering_until, since + ttl) end
 if outage == '1' and (id or known ~= '') then recovering_until = math.max(recovering_until, now + ttl) end
+recovering_until = math.min(recovering_until, now + ttl)
 
-if not id or recovering_until > math.max(stored_until, now) then
+if not id or recovering_until ~= stored_until and math.max(recovering_until, stored_until) > now then
   id = id or fresh
   redis.call('HSET', KEYS[1], 'id', id, 'since', string.format('%.0f', since),
     'recovering_until', string.format('%.0f', recovering_until))

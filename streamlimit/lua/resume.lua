@@ -13,7 +13,7 @@
 --      10 dry_run    '1' to answer and write nothing, or ''
 --
 -- Returns one of
---   {'epoch'}          the epoch is not the caller's: run epoch.lua, then this again
+--   {'epoch'}          the epoch is not the caller's, or its recovery too long: run epoch.lua, then this again
 --   {'live', now, stream}
 --   {'provisional', now, stream}     only in a dry run: a heartbeat would bring it back; pttl says for how long
 --   {'ended', reason}
@@ -81,8 +81,9 @@ end
 -- end shared
 
 local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
-if epoch ~= '' and stored[1] ~= epoch then return {'epoch'} end
 local recovering_until = tonumber(stored[2]) or 0
+-- A recovery longer than a TTL began before the clock was set back; epoch.lua shortens it.
+if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl) then return {'epoch'} end
 
 local live = live_streams()
 local taken = {}

