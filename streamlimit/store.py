@@ -32,6 +32,7 @@ _PROBE_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5
 _COMPLAINT_SECONDS: Final = 10
 _MAX_MEETINGS: Final = 3
+_MAX_LOADINGS: Final = 3
 _MAX_OWED: Final = 10_000
 _OWED_AT_ONCE: Final = 100
 _OUTAGES: Final = (
@@ -226,8 +227,11 @@ class Store:
 
     async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         replies = await self._send(calls)
-        unloaded = {call.script for call, reply in zip(calls, replies, strict=True) if isinstance(reply, NoScriptError)}
-        if unloaded:
+        for _ in range(_MAX_LOADINGS):
+            answers = zip(calls, replies, strict=True)
+            unloaded = {call.script for call, reply in answers if isinstance(reply, NoScriptError)}
+            if not unloaded:
+                break
             for script in unloaded:
                 await self._client.script_load(script.source)
             replies = await self._send(calls)

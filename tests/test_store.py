@@ -209,6 +209,22 @@ async def test_the_store_may_be_away_at_the_start(server: RedisServer) -> None:
         assert isinstance(await until(lambda: tracker.admit("alice")), Admission)
 
 
+async def test_scripts_that_are_flushed_as_soon_as_they_are_loaded_are_loaded_again(
+    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracker._store._client
+    load = client.script_load
+
+    async def load_in_vain(source: str) -> None:
+        await load(source)
+        await operator.script_flush()
+        monkeypatch.undo()
+
+    monkeypatch.setattr(client, "script_load", load_in_vain)
+
+    assert isinstance(await tracker.admit("alice"), Admission)
+
+
 async def test_a_crowd_is_served_by_few_connections(tracker: StreamTracker, operator: Redis) -> None:
     answers = await asyncio.gather(*(tracker.admit(f"user-{number % 50}") for number in range(500)))
 
