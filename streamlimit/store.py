@@ -27,6 +27,9 @@ from streamlimit.scripts import EPOCH, Script
 BUDGET_SECONDS: Final = 1.0
 """Every operation has answered or failed after this time."""
 
+_LATE_MS: Final = 1_000
+"""How long after the deadline a script may still decide: the meeting that told us the store's clock took up to this."""
+
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _PROBE_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5
@@ -57,7 +60,8 @@ class Call:
     keys: Sequence[str]
     args: Sequence[str | int]
     in_epoch: bool = False
-    """Its first argument, not in `args`, is the epoch; it answers ['epoch'] where that is another one."""
+    """Its first argument, not in `args`, is the epoch, and its last one how long it may be carried out; it answers
+    ['epoch'] where the epoch is another one, or it comes too late."""
     in_doubt: bool = False
     """An attempt got no answer. It may still be carried out, even after a later attempt was answered."""
 
@@ -82,6 +86,7 @@ class Store:
         self._ttl_ms = ttl_ms
         self._outage_seconds = outage_ms / 1000
         self._epoch = ""
+        self._clock_ahead_ms = 0  # the store's clock and the event loop's
         self._meeting = asyncio.Lock()
         self._down_since: float | None = None
         self._owed: deque[Call] = deque(maxlen=_MAX_OWED)
@@ -151,7 +156,7 @@ class Store:
             if any(call.in_epoch for call in now) and self._must_meet():
                 await self._within_budget(partial(self._meet_again, ""), deadline)
             epoch = self._epoch
-            replies = await self._within_budget(partial(self._pipeline, now), deadline, now) if now else []
+            replies = await self._within_budget(partial(self._pipeline, now, deadline), deadline, now) if now else []
             for index, reply in zip(waiting, replies, strict=True):
                 results[index] = self._failure(reply) if isinstance(reply, RedisError) else reply
             waiting = [index for index in waiting if calls[index].in_epoch and results[index] == ["epoch"]]
@@ -225,8 +230,8 @@ class Store:
             await asyncio.sleep(pause)
             pause *= 2
 
-    async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        replies = await self._send(calls)
+    async def _pipeline(self, calls: Sequence[Call], deadline: float = 0) -> list[Any]:
+        replies = await self._send(calls, deadline)
         for _ in range(_MAX_LOADINGS):
             answers = zip(calls, replies, strict=True)
             unloaded = {call.script for call, reply in answers if isinstance(reply, NoScriptError)}
@@ -234,16 +239,17 @@ class Store:
                 break
             for script in unloaded:
                 await self._client.script_load(script.source)
-            replies = await self._send(calls)
+            replies = await self._send(calls, deadline)
         # A server that is loading, read-only or down says so to every command.
         if isinstance(replies[0], _OUTAGES):
             raise replies[0]
         return replies
 
-    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+    async def _send(self, calls: Sequence[Call], deadline: float) -> list[Any]:
+        valid_until = round(deadline * 1000) + self._clock_ahead_ms + _LATE_MS
         async with self._client.pipeline(transaction=False) as pipeline:
             for call in calls:
-                args = [self._epoch, *call.args] if call.in_epoch else call.args
+                args = [self._epoch, *call.args, valid_until] if call.in_epoch else call.args
                 pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *args)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
             return replies
@@ -276,6 +282,7 @@ class Store:
                 "%s: for %.1f s running streams resume and new admissions wait", cause, recovering_ms / 1000
             )
         self._epoch = epoch
+        self._clock_ahead_ms = now - round(asyncio.get_running_loop().time() * 1000)
         self._down_since = None
         return recovering_ms
 

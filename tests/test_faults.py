@@ -74,15 +74,16 @@ async def test_an_admission_that_is_cancelled_at_any_step_holds_no_seat_and_dist
 ) -> None:
     bystander = (await admitted(tracker, "bob")).lease.stream_id
     answered = 0
+    stride = 1 if meeting == "known" else 5
     with figures("cancelled admission") as measured:
-        while answered < 100:  # later and later, until all are answered before
+        while answered < 20:  # later and later, until all are answered before
             user_id = f"u{measured.cases}"
             if meeting == "new":
                 await tracker._store._client.connection_pool.disconnect()
                 await operator.script_flush()
             task = asyncio.create_task(tracker.admit(user_id))
             beat = asyncio.create_task(measured.call(tracker.heartbeat("bob", bystander)))
-            for _ in range(measured.cases):
+            for _ in range(stride * measured.cases):
                 await asyncio.sleep(0)
             task.cancel()
             (answer,) = await asyncio.gather(task, return_exceptions=True)
@@ -99,7 +100,7 @@ async def test_an_admission_that_is_cancelled_at_any_step_holds_no_seat_and_dist
                 answered = 0
                 assert await seats(operator, user_id) == []
             measured.cases += 1
-    assert measured.cases > 100
+    assert measured.cases > 40
 
 
 async def test_a_crowd_that_is_cancelled_loses_no_connection(tracker: StreamTracker) -> None:

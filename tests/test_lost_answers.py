@@ -1,5 +1,6 @@
 """Answers that are lost or late between app and store, at every point: an intended admission takes one seat."""
 
+import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -147,3 +148,27 @@ async def test_a_first_meeting_that_is_cut_leads_to_one_seat(server: RedisServer
                 for kind in ("reset", "drop"):
                     await meet(f"{kind}-{direction}-{at}", Fault(kind, direction, at))
                     measured.cases += 1
+
+
+@pytest.mark.parametrize("options", [{"device_id": "tv-1"}, {"on_limit": "evict"}])
+async def test_an_admission_that_arrives_late_ends_no_stream_that_was_admitted_since(
+    server: RedisServer, options: Client
+) -> None:
+    """Its app is cut off and cannot undo it, so the client came back through another one."""
+    async with (
+        Proxy(server.port) as proxy,
+        StreamTracker.from_url(proxy.url, [SECRET], LONG_RULES) as cut_off,
+        StreamTracker.from_url(server.url, [SECRET], LONG_RULES) as other,
+    ):
+        await other.set_user_limit("alice", 1)
+        await cut_off.check("alice")  # the script is loaded
+        proxy.arm(Fault("hold", "request", connections=ALL))
+        with pytest.raises(StoreUnavailable):
+            await cut_off.admit("alice", limit=1, **options)
+        answer = await other.admit("alice", **options)
+        assert isinstance(answer, Admission)
+        await asyncio.sleep(1.5)  # it is late now: the time is what is tested
+        proxy.let_go()
+        await proxy.delivered()
+
+        assert isinstance(await other.heartbeat("alice", answer.lease.stream_id), Lease)

@@ -17,9 +17,11 @@
 --      14 request      hash of the Idempotency-Key, or ''
 --      15 enforce      '1'; '' is shadow mode: beyond the limit a free seat is given all the same
 --      16 dry_run      '1' to decide and write nothing, or ''
+--      17 valid_until  Unix ms; later it decides nothing: the caller waits no longer, and may have come in another way
 --
 -- Returns one of
---   {'epoch'}                 the epoch is not the caller's, or its recovery too long: run epoch.lua, then this again
+--   {'epoch'}                 the epoch is not the caller's, its recovery too long, or this is late: run epoch.lua,
+--                             then this again
 --   {'limit', limit}          the limit is not the one in REF: mint a new REF with it, then this again
 --   {'unknown_user'}
 --   {'ended', reason}         this REF was admitted before and has ended since
@@ -103,7 +105,8 @@ end
 local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
 local recovering_until = tonumber(stored[2]) or 0
 -- A recovery longer than a TTL began before the clock was set back; epoch.lua shortens it.
-if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl) then return {'epoch'} end
+local late = now > (tonumber(ARGV[17]) or now)
+if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl or late) then return {'epoch'} end
 
 -- 1. The limit.
 local limit = tonumber(override) or whole_number(redis.call('HGET', KEYS[1], 'limit')) or tonumber(default)

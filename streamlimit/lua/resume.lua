@@ -1,19 +1,20 @@
 -- resume: what became of a stream that its seat does not hold? Found elsewhere, ended, or lost by the store and brought back.
 --
 -- KEYS  1 user:{USER}   2 ended:{USER}   3 epoch:{TAG}   4… stream:{USER}:1 … stream:{USER}:MAX_LIMIT
--- ARGV  1 epoch      id of the epoch that the caller knows; '' accepts any
+-- ARGV  1 epoch        id of the epoch that the caller knows; '' accepts any
 --       2 ref
 --       3 sig
---       4 genuine    '1' where SIG is right for REF, else ''
---       5 seat       where the stream was last seen
---       6 minted     Unix ms in REF
---       7 ref_limit  the limit in REF, for a user without a record
---       8 ttl        ms
---       9 enforce    '1'; '' is shadow mode: any free seat will do
---      10 dry_run    '1' to answer and write nothing, or ''
+--       4 genuine      '1' where SIG is right for REF, else ''
+--       5 seat         where the stream was last seen
+--       6 minted       Unix ms in REF
+--       7 ref_limit    the limit in REF, for a user without a record
+--       8 ttl          ms
+--       9 enforce      '1'; '' is shadow mode: any free seat will do
+--      10 dry_run      '1' to answer and write nothing, or ''
+--      11 valid_until  Unix ms; as in admit.lua
 --
 -- Returns one of
---   {'epoch'}          the epoch is not the caller's, or its recovery too long: run epoch.lua, then this again
+--   {'epoch'}          the epoch is not the caller's, its recovery too long, or this is late: run epoch.lua, then again
 --   {'live', now, stream}
 --   {'provisional', now, stream}     only in a dry run: a heartbeat would bring it back; pttl says for how long
 --   {'ended', reason}
@@ -83,7 +84,8 @@ end
 local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
 local recovering_until = tonumber(stored[2]) or 0
 -- A recovery longer than a TTL began before the clock was set back; epoch.lua shortens it.
-if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl) then return {'epoch'} end
+local late = now > (tonumber(ARGV[11]) or now)
+if epoch ~= '' and (stored[1] ~= epoch or recovering_until > now + ttl or late) then return {'epoch'} end
 
 local live = live_streams()
 local taken = {}
