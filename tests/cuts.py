@@ -55,10 +55,10 @@ async def crowd(
             tasks.create_task(one(case))
 
 
-async def seats(operator: Redis, user_id: str, ttl_ms: int = 90_000) -> list[str]:
-    """The REFs in a user's seats; each has a TTL."""
+async def seats(operator: Redis, user_id: str) -> list[str]:
+    """The REFs in a user's seats, of ten; each has a TTL of at most the usual one."""
     keys = [f"stream:{{{user_id}}}:{seat}" for seat in range(1, 11)]
     live = [key for key in keys if await operator.exists(key)]
     for key in live:
-        assert 0 < await operator.pttl(key) <= ttl_ms
+        assert 0 < await operator.pttl(key) <= 90_000
     return [str(await operator.hget(key, "ref")) for key in live]

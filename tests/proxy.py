@@ -52,6 +52,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._go_on = asyncio.Event()
+        self._held: list[_Link] = []
         self.hits = 0
         """How many connections the fault has hit since it was armed."""
         self.passed: Counter[str] = Counter()
@@ -89,9 +90,8 @@ class Proxy:
         self._go_on.set()
 
     async def delivered(self) -> None:
-        """Wait until the connections that the fault hit have ended, after `let_go` and with the client gone."""
-        if hit := [link.ended.wait() for link in self._links if link.hit]:
-            await asyncio.gather(*hit)
+        """Wait until all connections that were held have ended, after `let_go` and with their clients gone."""
+        await asyncio.gather(*(link.ended.wait() for link in self._held))
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -139,6 +139,7 @@ class Proxy:
                     case "drop":
                         dropping = True
                     case "hold":
+                        self._held.append(link)
                         await self._go_on.wait()
                         writer.write(data[passing:])
             else:
