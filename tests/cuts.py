@@ -1,6 +1,6 @@
 """Where an exchange of bytes is cut, and what became of the seats.
 
-STREAMLIMIT_CUT_STEP is how many bytes lie between two cuts; 1 cuts at every byte and takes many minutes.
+PROVE_CUT_STEP is how many bytes lie between two cuts; 1 cuts at every byte and takes many minutes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from tests.figures import Figures
 from tests.proxy import Direction
 from tests.servers import RedisServer
 
-STEP: Final = int(os.environ.get("STREAMLIMIT_CUT_STEP", "17"))
+STEP: Final = int(os.environ.get("PROVE_CUT_STEP", "17"))
 _AT_ONCE: Final = 12
 
 Client = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What the tests of faults measured, for a report: JSON lines in the file that STREAMLIMIT_FIGURES names, if any."""
+"""What tests measured, for scripts/prove: JSON lines in the file that PROVE_FIGURES names, if any."""
 
 import dataclasses
 import json
@@ -13,6 +13,13 @@ from typing import TypeVar
 from streamlimit import StoreUnavailable
 
 _Answer = TypeVar("_Answer")
+
+
+def report(test: str, **figures: float | str) -> None:
+    """Add a line."""
+    if path := os.environ.get("PROVE_FIGURES"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"test": test} | figures) + "\n")
 
 
 @dataclass
@@ -44,7 +51,5 @@ def figures(fault: str) -> Iterator[Figures]:
     """Measure calls during a fault. None may have taken twice the budget of a second: it is a deadline, not a sum."""
     measured = Figures(fault)
     yield measured
-    if path := os.environ.get("STREAMLIMIT_FIGURES"):
-        with Path(path).open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(measured)) + "\n")
+    report("fault", **dataclasses.asdict(measured))
     assert measured.longest_call_seconds < 2, measured
