@@ -19,8 +19,9 @@ answered that says that it is over). The truth lies between them. A violation is
 wherever in these intervals the moments really lie, so that none is a matter of luck or of slow machines. What is broken
 only by some readings of the log is not reported; with short calls that is little.
 
-A heartbeat less than a second after the last one writes nothing (see heartbeat.lua), and its stream ends one TTL after
-that last one. Where that may have been so, the second is taken off: no more is expected of such a heartbeat.
+A heartbeat soon after the last one, less than a second and a twentieth of the TTL, writes nothing (see heartbeat.lua), and
+its stream ends one TTL after that last one. Where that may have been so, this time is taken off: no more is expected of
+such a heartbeat.
 """
 
 import json
@@ -265,12 +266,12 @@ class History:
     def lease_end(self, stream: Stream, lease: Event) -> float:
         """Until when, at least, this success alone kept the stream live.
 
-        It set the TTL anew after it was sent. A heartbeat may instead have found that another call had done so within
-        the last second, and left it at that.
+        It set the TTL anew after it was sent. A heartbeat may instead have found that another call had just done so, and
+        left it at that.
         """
         skipped = 0.0
         if lease.operation == "heartbeat":
-            within = min(1000, self.ttl / 3)
+            within = min(1000, self.ttl / 20)
             since = lease.sent - within - ROUNDING_MS
             if any(
                 one is not lease and since <= self.latest(one) and one.sent <= lease.answered for one in stream.tries

@@ -58,14 +58,35 @@ async def test_a_stream_without_heartbeats_is_gone_after_its_ttl(make_tracker: T
     assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
 
 
-async def test_a_heartbeat_within_a_second_of_the_last_writes_nothing(tracker: StreamTracker, redis: Redis) -> None:
+@pytest.mark.parametrize(("ttl_ms", "unwritten_ms"), [(90_000, 1_000), (20_000, 1_000), (3_000, 150)])
+async def test_a_heartbeat_soon_after_the_last_writes_nothing(
+    make_tracker: TrackerFactory, redis: Redis, ttl_ms: int, unwritten_ms: int
+) -> None:
+    tracker = await make_tracker(Rules(ttl_ms=ttl_ms, heartbeat_ms=ttl_ms // 3))
     stream_id = (await admitted(tracker)).lease.stream_id
-    await redis.pexpire("stream:{alice}:1", RULES.ttl_ms - 700)
-
+    await redis.pexpire("stream:{alice}:1", ttl_ms - unwritten_ms // 2)
     lease = await tracker.heartbeat("alice", stream_id)
-
     assert isinstance(lease, Lease)
-    assert await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms - 700
+    assert await redis.pttl("stream:{alice}:1") <= ttl_ms - unwritten_ms // 2
+
+    await redis.pexpire("stream:{alice}:1", ttl_ms - unwritten_ms - 1)
+    await tracker.heartbeat("alice", stream_id)
+    assert await redis.pttl("stream:{alice}:1") > ttl_ms - unwritten_ms
+
+
+@pytest.mark.parametrize("heartbeat_ms", [1_000, 5_000, 30_000])
+async def test_two_heartbeats_may_be_lost_though_the_last_one_wrote_nothing(
+    make_tracker: TrackerFactory, redis: Redis, heartbeat_ms: int
+) -> None:
+    rules = Rules(ttl_ms=3 * heartbeat_ms, heartbeat_ms=heartbeat_ms)
+    tracker = await make_tracker(rules)
+    lease = (await admitted(tracker)).lease
+    apart = round(rules.heartbeat_ms * 0.85)  # as often as a player may be asked for them
+    await redis.pexpire("stream:{alice}:1", rules.ttl_ms - apart)
+
+    await tracker.heartbeat("alice", lease.stream_id)
+
+    assert await redis.pttl("stream:{alice}:1") > 3 * rules.heartbeat_ms * 0.95
 
 
 async def test_a_ttl_that_is_too_long_is_cut(tracker: StreamTracker, redis: Redis) -> None:
