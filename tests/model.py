@@ -90,16 +90,17 @@ class Model:
         # 3. The device's own stream is replaced.  4. The stream that is to be taken over ends.
         own = [seat for seat, stream in user.seats.items() if wish.device and stream.device == wish.device]
         named = [seat for seat, stream in user.seats.items() if stream.ref.name == wish.take_over]
-        freed, reason = (own, "replaced") if own else (named, "taken_over")
+        freed = [(seat, "replaced") for seat in own] or [(seat, "taken_over") for seat in named]
         # 5. Below the limit there is a seat; in recovery it waits for the stream that may still report.
         if not freed and live < limit and rules.enforce and self.now < self.recovering_until:
             return ("recovering", live, limit)
-        # 6. At the limit as many are evicted as needed.
-        if not freed and live >= limit > 0 and wish.evict:
-            freed, reason = self._eviction_order(user)[: live - limit + 1], "evicted"
+        # 6. At the limit as many more are evicted as needed.
+        if wish.evict and limit > 0:
+            others = [seat for seat in self._eviction_order(user) if seat not in dict(freed)]
+            freed += [(seat, "evicted") for seat in others[: max(0, live - len(freed) - limit + 1)]]
         # 7. Refused, where fewer than the limit would not be left. Shadow mode lets it in while there is a seat.
         over = live - len(freed) >= limit
-        seat = freed[0] if freed else self._lowest_free_seat(user)
+        seat = freed[0][0] if freed else self._lowest_free_seat(user)
         if over and (rules.enforce or seat > rules.max_limit):
             return ("refused", live, limit, [stream.ref.name for _, stream in sorted(user.seats.items())])
         if dry_run:
@@ -107,7 +108,7 @@ class Model:
         # A REF that carries another limit is of no use: the caller makes a new one.
         if ref.limit != limit:
             return ("limit", limit)
-        ended = [self._end(user, seat, reason) for seat in freed]
+        ended = [self._end(user, victim, reason) for victim, reason in freed]
         user.seats[seat] = Stream(ref, self.now, self.now + rules.ttl_ms, wish.device, wish.key)
         return ("admitted", seat, ref.name, live - len(freed) + 1, limit, ended, over)
 

@@ -41,9 +41,6 @@ TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
 
 MUTANTS: Final = (
     # The count and the limit.
-    Mutant("admit does not count", ADMIT, "elseif #live < limit then", "elseif true then"),
-    Mutant("admit lets in one too many", ADMIT, "elseif #live < limit then", "elseif #live <= limit then"),
-    Mutant("the last seat is given in recovery", ADMIT, "elseif #live < limit then", "elseif #live < limit - 1 then"),
     Mutant("nobody is refused", ADMIT, "local over = #live - #victims >= limit", "local over = false"),
     Mutant("refused at one more than the limit", ADMIT, "#victims >= limit", "#victims > limit"),
     Mutant("the last live stream is not counted", ALL_LUA, "for seat = 1, #KEYS - 3 do", "for seat = 1, #KEYS - 4 do"),
@@ -88,10 +85,10 @@ MUTANTS: Final = (
     Mutant(
         "every heartbeat writes",
         HEARTBEAT,
-        "if pttl < ttl - math.min(1000, ttl / 3) or pttl > ttl then",
+        "if pttl < ttl - math.min(1000, ttl / 20) or pttl > ttl then",
         "if true then",
     ),
-    Mutant("a heartbeat writes only at the end", HEARTBEAT, "ttl - math.min(1000, ttl / 3)", "100"),
+    Mutant("a heartbeat writes only at the end", HEARTBEAT, "ttl - math.min(1000, ttl / 20)", "100"),
     Mutant("a TTL that is too long stays", HEARTBEAT, " or pttl > ttl then", " then"),
     Mutant("a resumed stream has no TTL", RESUME, "redis.call('PEXPIRE', KEYS[seat + 3], ttl)\n  return", "return"),
     Mutant(
@@ -205,17 +202,42 @@ MUTANTS: Final = (
         "if (stream.device_id or '') == device_id",
     ),
     Mutant("take_over is ignored", ADMIT, "if take_over ~= '' and stream.ref == take_over then named = stream end", ""),
-    Mutant(
-        "take_over goes before the own device",
-        ADMIT,
-        "if own then\n  victims, reason = {own}, 'replaced'",
-        "if own and not named then\n  victims, reason = {own}, 'replaced'",
-    ),
     Mutant("a replaced stream is not ended", ADMIT, "redis.call('DEL', KEYS[stream.seat + 3])", ""),
     Mutant("what was evicted is not told", ADMIT, "freed[i] = {row(stream), reason}", ""),
-    Mutant("the wrong reason is told", ADMIT, "{named}, 'taken_over'", "{named}, 'replaced'"),
-    Mutant("all are evicted where one would do", ADMIT, "unpack(live, 1, #live - limit + 1)", "unpack(live, 1, #live)"),
-    Mutant("eviction is the default", ADMIT, "elseif on_limit == 'evict' and limit > 0 then", "elseif limit > 0 then"),
+    Mutant("take_over goes before the own device", ADMIT, "if own then\n", "if own and not named then\n"),
+    Mutant("the wrong reason is told", ADMIT, "{{named, 'taken_over'}}", "{{named, 'replaced'}}"),
+    Mutant("eviction is the default", ADMIT, "if on_limit == 'evict' and limit > 0 then", "if limit > 0 then"),
+    Mutant("evict does nothing", ADMIT, "if on_limit == 'evict' and limit > 0 then", "if false then"),
+    Mutant(
+        "evict empties limit 0 in shadow mode",
+        ADMIT,
+        "if on_limit == 'evict' and limit > 0 then",
+        "if on_limit == 'evict' then",
+    ),
+    Mutant(
+        "evict does not help a device above a lowered limit",
+        ADMIT,
+        "if on_limit == 'evict' and limit > 0 then",
+        "if on_limit == 'evict' and limit > 0 and not own then",
+    ),
+    Mutant(
+        "all are evicted where one would do",
+        ADMIT,
+        "if #live - #victims < limit then break end",
+        "if #live == #victims then break end",
+    ),
+    Mutant(
+        "one too few is evicted",
+        ADMIT,
+        "if #live - #victims < limit then break end",
+        "if #live - #victims <= limit then break end",
+    ),
+    Mutant(
+        "whose seat is taken is evicted, too",
+        ADMIT,
+        "if not victims[1] or stream ~= victims[1][1] then",
+        "if true then",
+    ),
     Mutant(
         "the newest is evicted", ALL_LUA, "return a.started_at < b.started_at", "return a.started_at > b.started_at"
     ),
@@ -246,14 +268,23 @@ MUTANTS: Final = (
         "keep = limit",
     ),
     # Recovery.
-    Mutant(
-        "new streams do not wait in recovery",
-        ADMIT,
-        "if enforce == '1' and now < recovering_until then",
-        "if false then",
-    ),
-    Mutant("the epoch is not compared", ALL_LUA, "if epoch ~= '' and stored[1] ~= epoch then return {'epoch'} end", ""),
     Mutant("a loss opens no recovery", EPOCH, "if known ~= '' and known ~= id then", "if false then"),
+    Mutant(
+        "new streams do not wait in recovery", ADMIT, "elseif #live < limit and enforce == '1' and", "elseif false and"
+    ),
+    Mutant("the last seat is given in recovery", ADMIT, "elseif #live < limit and", "elseif #live < limit - 1 and"),
+    Mutant(
+        "shadow mode waits in recovery",
+        ADMIT,
+        "elseif #live < limit and enforce == '1' and",
+        "elseif #live < limit and",
+    ),
+    Mutant("an admission does not compare the epoch", ADMIT, "(stored[1] ~= epoch or ", "("),
+    Mutant("a heartbeat that resumes does not compare the epoch", RESUME, "(stored[1] ~= epoch or ", "("),
+    Mutant("an admission decides though it is late", ADMIT, " or late) then", ") then"),
+    Mutant("a resuming decides though it is late", RESUME, " or late) then", ") then"),
+    Mutant("an admission waits for a recovery in the far future", ADMIT, " or recovering_until > now + ttl", ""),
+    Mutant("a recovery in the far future stays", EPOCH, "recovering_until = math.min(recovering_until, now + ttl)", ""),
     Mutant("a first start opens recovery", EPOCH, "if known ~= '' and known ~= id then", "if known ~= id then"),
     Mutant("an outage opens no recovery", EPOCH, "if outage == '1' and (id or known ~= '') then", "if false then"),
     Mutant(

@@ -382,6 +382,26 @@ async def test_evict_ends_as_many_as_needed(tracker: StreamTracker) -> None:
     assert answer.live == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"), [({"device_id": "tv-2"}, "replaced"), ({"take_over": "2"}, "taken_over")]
+)
+async def test_above_a_lowered_limit_evict_ends_others_besides_the_stream_whose_seat_it_gets(
+    tracker: StreamTracker, options: dict[str, str], reason: str
+) -> None:
+    first, second, third = [await admitted(tracker, device_id=f"tv-{number}") for number in (1, 2, 3)]
+    await tracker.set_user_limit("alice", 2)
+    if "take_over" in options:
+        options = {"take_over": second.stream.stream_ref}
+    assert isinstance(await tracker.admit("alice", **options), LimitReached)  # type: ignore[arg-type]
+
+    answer = await admitted(tracker, on_limit="evict", **options)
+
+    ended = [(one.stream.ref, one.reason) for one in answer.ended]
+    assert ended == [(second.stream.ref, reason), (first.stream.ref, "evicted")]
+    assert (answer.stream.seat, answer.live) == (2, 2)
+    assert await refs(tracker) == [answer.stream.ref, third.stream.ref]
+
+
 async def test_evict_ends_nobody_below_the_limit(tracker: StreamTracker) -> None:
     await admitted(tracker)
 

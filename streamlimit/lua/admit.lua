@@ -132,22 +132,27 @@ end
 local ended = redis.call('HGET', KEYS[2], ref)
 if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end
 
--- 3 to 6. Whose seat it gets.
-local victims, reason = {}, nil
+-- 3 to 6. Whose seat it gets, and who else ends.
+local victims = {}
 if own then
-  victims, reason = {own}, 'replaced'
+  victims = {{own, 'replaced'}}
 elseif named then
-  victims, reason = {named}, 'taken_over'
-elseif #live < limit then
-  if enforce == '1' and now < recovering_until then return {'recovering', now, #live, limit, recovering_until} end
-elseif on_limit == 'evict' and limit > 0 then
-  table.sort(live, eviction_order)
-  victims, reason = {unpack(live, 1, #live - limit + 1)}, 'evicted'
+  victims = {{named, 'taken_over'}}
+elseif #live < limit and enforce == '1' and now < recovering_until then
+  return {'recovering', now, #live, limit, recovering_until}
+end
+if on_limit == 'evict' and limit > 0 then
+  local others = {unpack(live)}
+  table.sort(others, eviction_order)
+  for _, stream in ipairs(others) do
+    if #live - #victims < limit then break end
+    if not victims[1] or stream ~= victims[1][1] then victims[#victims + 1] = {stream, 'evicted'} end
+  end
 end
 
 -- 7. Refused: what is freed would not bring the user below the limit, so nobody is ended.
 local over = #live - #victims >= limit
-local seat = victims[1] and victims[1].seat or free_seat
+local seat = victims[1] and victims[1][1].seat or free_seat
 if over and (enforce == '1' or seat > seats) then
   local streams = {}
   for i, stream in ipairs(live) do streams[i] = row(stream) end
@@ -158,7 +163,8 @@ if tonumber(ref_limit) ~= limit then return {'limit', limit} end
 
 -- DEL comes first: under memory pressure it is allowed, and lets the writes after it through.
 local freed = {}
-for i, stream in ipairs(victims) do
+for i, victim in ipairs(victims) do
+  local stream, reason = unpack(victim)
   redis.call('DEL', KEYS[stream.seat + 3])
   if stream.ref then record_ended(stream.ref, reason) end
   freed[i] = {row(stream), reason}
