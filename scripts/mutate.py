@@ -14,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.mutants import MUTANTS, PACKAGE, Mutant  # noqa: E402 - the tests are no installed package
+from tests.figures import report  # noqa: E402 - the tests are no installed package
+from tests.mutants import MUTANTS, PACKAGE, Mutant  # noqa: E402 - the same
 
 COPIED = (PACKAGE, "tests", "scripts", "pyproject.toml", "README.md")
 TOO_LONG_SECONDS = 300
@@ -64,6 +65,7 @@ def main() -> str | None:
         for mutant, killed_by in zip(mutants, pool.map(killer, mutants), strict=True):
             survivors += killed_by is None
             print(f"{'SURVIVED' if killed_by is None else 'killed  '}  {mutant.name}  {killed_by or ''}", flush=True)
+    report("mutants", tried=len(mutants), killed=len(mutants) - survivors)
     print(f"{len(mutants) - survivors} of {len(mutants)} mutants killed")
     return "Each that survived is a test that is missing." if survivors else None
 

@@ -19,9 +19,9 @@ answered that says that it is over). The truth lies between them. A violation is
 wherever in these intervals the moments really lie, so that none is a matter of luck or of slow machines. What is broken
 only by some readings of the log is not reported; with short calls that is little.
 
-A heartbeat soon after the last one, less than a second and a twentieth of the TTL, writes nothing (see heartbeat.lua), and
-its stream ends one TTL after that last one. Where that may have been so, this time is taken off: no more is expected of
-such a heartbeat.
+A heartbeat soon after the last one, less than a second and a twentieth of the TTL, writes nothing (see heartbeat.lua),
+and its stream ends one TTL after that last one. Where that may have been so, this time is taken off: no more is
+expected of such a heartbeat.
 """
 
 import json
@@ -266,8 +266,8 @@ class History:
     def lease_end(self, stream: Stream, lease: Event) -> float:
         """Until when, at least, this success alone kept the stream live.
 
-        It set the TTL anew after it was sent. A heartbeat may instead have found that another call had just done so, and
-        left it at that.
+        It set the TTL anew after it was sent. A heartbeat may instead have found that another call had just done so,
+        and left it at that.
         """
         skipped = 0.0
         if lease.operation == "heartbeat":

@@ -61,6 +61,16 @@ class Outcome:
     violations: tuple[Violation, ...]
 
     @property
+    def calls(self) -> int:
+        """How many, but for samples."""
+        return self.operations.total() - self.operations["pttl"]
+
+    @property
+    def wrongly_refused(self) -> int:
+        """Admissions that were refused although there was a seat."""
+        return sum(one.promise == 3 for one in self.violations)
+
+    @property
     def kept(self) -> bool:
         """Whether every promise was."""
         return not self.violations and not self.unexpected
@@ -70,7 +80,7 @@ class Outcome:
         rows = {
             "seconds": f"{self.seconds:.1f}",
             "clients": self.clients,
-            "calls": f"{calls.total()} ({', '.join(f'{count} {name}' for name, count in calls.most_common())})",
+            "calls": f"{self.calls} ({', '.join(f'{count} {name}' for name, count in calls.most_common())})",
             "admissions raced": f"{calls['admit']} ({self.admitted.total()} admitted, {self.refused} refused)",
             "ends told": ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()) or 0,
             "samples of PTTL": self.operations["pttl"],
@@ -78,7 +88,7 @@ class Outcome:
             "unexpected answers": len(self.unexpected),
             "longest call": f"{self.longest_ms:.0f} ms",
             "violations": len(self.violations),
-            "wrongly refused": sum(one.promise == 3 for one in self.violations),
+            "wrongly refused": self.wrongly_refused,
         }
         shown = [str(one) for one in (*self.violations[:SHOWN], *self.unexpected[:SHOWN])]
         return "\n".join([*(f"{name:<20}{value}" for name, value in rows.items()), *shown])
