@@ -87,7 +87,7 @@ def read_rows(lines: Iterable[str]) -> Iterator[tuple[int, Row | ValueError]]:
     lines = iter(lines)
     first = next(lines, "")
     lines = itertools.chain([first], lines)
-    if first.lstrip().startswith("{"):
+    if first.lstrip().startswith(("{", "[")):
         return read_json(lines)
     # Excel writes semicolons where the comma is the decimal sign.
     return read_csv(lines, delimiter=max(",;\t", key=first.count))
@@ -101,7 +101,8 @@ def read_json(lines: Iterable[str]) -> Iterator[tuple[int, Row | ValueError]]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            yield number, row if isinstance(row, dict) else ValueError("is no JSON object")
+            bad = ValueError("is no JSON object; there must be one a line, and no array")
+            yield number, row if isinstance(row, dict) else bad
 
 
 def read_csv(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, Row | ValueError]]:

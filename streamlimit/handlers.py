@@ -83,7 +83,7 @@ async def end(request: Request, tracker: StreamTracker) -> Response:
     elif parse_stream_id(text):
         await tracker.release(user_id, text)
     else:
-        raise problems.unknown_stream("must be a stream_id or a stream_ref")
+        raise problems.invalid([("stream_id", "must be a stream_id or a stream_ref")])
     return _no_content()
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from streamlimit.fields import check_key_prefix, check_user_id, checked
 
 EPOCH_TAG: Final = "0"
-"""One epoch key serves a single server; on a Cluster each hash slot has its own tag."""
+"""One epoch key serves a single server; on a Cluster each hash slot would need its own."""
 
 
 class Keys:

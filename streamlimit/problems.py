@@ -165,9 +165,9 @@ def stream_ended(ended: results.StreamEnded) -> Problem:
     return Problem(STREAM_ENDED, detail, reason=ended.reason)
 
 
-def unknown_stream(message: str = "was never issued for this user") -> Problem:
+def unknown_stream() -> Problem:
     """There is no such stream, and never was."""
-    return invalid([("stream_id", message)], UNKNOWN_STREAM)
+    return invalid([("stream_id", "was never issued for this user")], UNKNOWN_STREAM)
 
 
 def unknown_user() -> Problem:
@@ -196,4 +196,4 @@ def store_unavailable() -> Problem:
 
 def internal_error() -> Problem:
     """A bug of ours; the cause is in the log."""
-    return Problem(INTERNAL_ERROR, "It is in the log. Repeating the request does no harm.")
+    return Problem(INTERNAL_ERROR, "It is in the log. Repeat the request; an admission with the same Idempotency-Key.")

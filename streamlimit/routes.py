@@ -134,7 +134,6 @@ OPERATIONS: Final = (
         "from its next heartbeat: `terminated` or `released`.",
         parameters=(USER_ID, STREAM_ID_OR_REF),
         answers={204: None},
-        problems=(problems.UNKNOWN_STREAM,),
     ),
     Operation(
         method="GET",
@@ -215,7 +214,7 @@ OPERATIONS: Final = (
             path=path,
             handler=handlers.legacy_check,
             tag=BACK_ENDS,
-            summary="The check of the service before this one",
+            summary="The old check, for callers not yet moved",
             description="For callers that are still to move to `GET /v1/users/{user_id}/admission`. Only users with a "
             "record are known, and errors have this shape, too.",
             parameters=(USER_ID,),

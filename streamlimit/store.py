@@ -175,19 +175,24 @@ class Store:
         recovering_ms = await self._within_budget(self._meet, deadline)
         try:
             async with asyncio.timeout_at(deadline):
-                memory = await self._client.info("memory")
+                info = await self._client.info("memory", "persistence")
         except (RedisError, TimeoutError, OSError) as error:
             # Some servers and users have no INFO, and fakeredis does not know it. Scripts run, which is what counts.
             _logger.debug("No INFO from the store: %s", error)
             return Health(recovering_ms)
         warnings = []
-        policy = memory.get("maxmemory_policy", "noeviction")
+        policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             warnings.append(
                 f"maxmemory-policy is {policy}: short of memory, the store drops live streams; set it to noeviction"
             )
-        if 0 < int(memory.get("maxmemory", 0)) <= int(memory.get("used_memory", 0)):
+        if 0 < int(info.get("maxmemory", 0)) <= int(info.get("used_memory", 0)):
             warnings.append("the store's memory is full: streams go on, but new ones are refused; raise maxmemory")
+        if not int(info.get("aof_enabled", 1)):
+            warnings.append(
+                "there is no append-only file: a crash loses the users' limits, and where there are snapshots it goes "
+                "back to the last one, so that streams end; set appendonly to yes"
+            )
         return Health(recovering_ms, tuple(warnings))
 
     async def delete(self, key: str) -> bool:

@@ -17,6 +17,9 @@ from tests.servers import RedisServer, redis7, running, valkey
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
 
+KEPT = ("--appendonly", "yes", "--appendfsync", "no")
+"""As a store should be set, and fast."""
+
 TrackerFactory = Callable[..., Awaitable[StreamTracker]]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
@@ -36,13 +39,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(valkey(tmp_path_factory.mktemp("valkey"))) as server:
+    with running(valkey(tmp_path_factory.mktemp("valkey"), *KEPT)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = redis7(tmp_path_factory.mktemp("redis"))
+    server = redis7(tmp_path_factory.mktemp("redis"), *KEPT)
     if server is None:
         missing("redis-server")
     with running(server):

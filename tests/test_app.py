@@ -316,7 +316,7 @@ async def test_a_ref_terminates_again_and_again(http: httpx2.AsyncClient) -> Non
 async def test_what_is_neither_id_nor_ref_cannot_be_deleted(
     http: httpx2.AsyncClient, fake_redis: Redis, stream_id: str
 ) -> None:
-    problem(await http.delete(f"{STREAMS}/{stream_id}"), 404, "unknown-stream", "stream_id")
+    problem(await http.delete(f"{STREAMS}/{stream_id}"), 422, "invalid-request", "stream_id")
     assert await nothing_is_stored(fake_redis)
 
 

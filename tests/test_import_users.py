@@ -162,7 +162,7 @@ def test_every_bad_line_of_json_is_told_with_its_number(run_import: Import, stor
         *(["users:2", "max_streams"], ["users:3", "user_id"], ["users:4", "user_id"], ["users:5", "user_id"]),
         *([f"users:{number}", "max_streams"] for number in range(6, 10)),
         ["users:10", "user_id"],
-        *([f"users:{number}", "is no JSON object"] for number in range(11, 14)),
+        *([f"users:{number}", "is no JSON object; there must be one a line, and no array"] for number in range(11, 14)),
     ]
     assert (done.returncode, store.keys()) == (1, [])
 
@@ -190,7 +190,7 @@ def test_of_many_bad_lines_a_hundred_are_told(run_import: Import) -> None:
     [
         ("", "users:1: must name user_id and max_streams, each once, or be a JSON object"),
         ("_id,max_streams\nalice,3\n", "users:1: must name user_id and max_streams, each once, or be a JSON object"),
-        ('[{"user_id":"alice"}]', "users:1: must name user_id and max_streams, each once, or be a JSON object"),
+        ('[{"user_id":"alice"}]', "users:1: is no JSON object; there must be one a line, and no array"),
         ("user_id,max_streams\n", "users: has no users; nothing was imported"),
     ],
     ids=["empty", "another name", "a JSON array", "a header alone"],
@@ -282,7 +282,7 @@ def test_the_password_of_the_store_is_never_printed(tmp_path: Path) -> None:
         done = Import(tmp_path, url)("user_id,max_streams\nalice,3\n")
 
     assert done.stdout == f"Users imported into {server.url}: 1 (1 new, 0 changed, 0 unchanged)\n"
-    assert done.stderr == ""
+    assert "hush" not in done.stderr
 
 
 def test_a_missing_file_is_one_line(run_import: Import) -> None:

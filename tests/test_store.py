@@ -324,9 +324,18 @@ async def test_one_failure_among_successes_is_no_long_outage(server: RedisServer
 async def test_a_policy_that_drops_streams_is_warned_of(tracker: StreamTracker, operator: Redis) -> None:
     await operator.config_set("maxmemory-policy", "allkeys-lru")
 
-    (warning,) = (await tracker.health()).warnings
+    warnings = (await tracker.health()).warnings
 
-    assert "maxmemory-policy is allkeys-lru" in warning
+    assert "maxmemory-policy is allkeys-lru" in warnings[0]
+
+
+@pytest.mark.parametrize(("appendonly", "warned"), [("no", True), ("yes", False)])
+async def test_a_store_without_an_append_only_file_is_warned_of(
+    tracker: StreamTracker, operator: Redis, appendonly: str, *, warned: bool
+) -> None:
+    await operator.config_set("appendonly", appendonly)
+
+    assert any("append-only file" in warning for warning in (await tracker.health()).warnings) == warned
 
 
 async def test_a_replica_is_not_well(tracker: StreamTracker, operator: Redis) -> None:
