@@ -382,24 +382,22 @@ async def test_evict_ends_as_many_as_needed(tracker: StreamTracker) -> None:
     assert answer.live == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"), [({"device_id": "tv-2"}, "replaced"), ({"take_over": "2"}, "taken_over")]
-)
+@pytest.mark.parametrize(("chosen", "oldest_other"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize("reason", ["replaced", "taken_over"])
 async def test_above_a_lowered_limit_evict_ends_others_besides_the_stream_whose_seat_it_gets(
-    tracker: StreamTracker, options: dict[str, str], reason: str
+    tracker: StreamTracker, reason: str, chosen: int, oldest_other: int
 ) -> None:
-    first, second, third = [await admitted(tracker, device_id=f"tv-{number}") for number in (1, 2, 3)]
+    streams = [(await admitted(tracker, device_id=f"tv-{number}")).stream for number in range(3)]
     await tracker.set_user_limit("alice", 2)
-    if "take_over" in options:
-        options = {"take_over": second.stream.stream_ref}
-    assert isinstance(await tracker.admit("alice", **options), LimitReached)  # type: ignore[arg-type]
+    wish = {"device_id": f"tv-{chosen}"} if reason == "replaced" else {"take_over": streams[chosen].stream_ref}
+    assert isinstance(await tracker.admit("alice", **wish), LimitReached)  # type: ignore[arg-type]
 
-    answer = await admitted(tracker, on_limit="evict", **options)
+    answer = await admitted(tracker, on_limit="evict", **wish)
 
     ended = [(one.stream.ref, one.reason) for one in answer.ended]
-    assert ended == [(second.stream.ref, reason), (first.stream.ref, "evicted")]
-    assert (answer.stream.seat, answer.live) == (2, 2)
-    assert await refs(tracker) == [answer.stream.ref, third.stream.ref]
+    assert ended == [(streams[chosen].ref, reason), (streams[oldest_other].ref, "evicted")]
+    assert (answer.stream.seat, answer.live) == (chosen + 1, 2)
+    assert await refs(tracker) == [answer.stream.ref, streams[2].ref]
 
 
 async def test_evict_ends_nobody_below_the_limit(tracker: StreamTracker) -> None:
