@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "guarantees.md"
 BEGIN, END = "<!-- scripts/prove --write writes this -->\n\n", "\n<!-- until here -->\n"
 PROOFS = (
     *("exhaustive", "state_machine", "races"),
-    *("lost_answers", "lost_answers_http", "cancellation", "faults", "clock"),
+    *("lost_answers", "lost_answers_http", "cancellation", "faults", "clock", "loss"),
 )
 
 Figures = Mapping[str, Any]
@@ -62,6 +62,14 @@ def summary(figures: Iterable[Figures]) -> str:
     for fault, ones in faults.items():
         counts = (f"{sum(one[name] for one in ones):,}" for name in ("cases", "calls", "unknown"))
         rows.append((fault, *counts, longest(ones)))
+    rows += [
+        (),
+        ("loss of everything", "losses", "streams", "interrupted", "users over the limit", "longest wait"),
+        ("---", "---", "---", "---", "---", "---"),
+    ]
+    for one in of("loss"):
+        counts = (f"{one[name]:,}" for name in ("losses", "streams", "interrupted", "users_over"))
+        rows.append((one["case"], *counts, f"{one['waited_seconds']:.2f} s"))
     return "".join(f"| {' | '.join(row)} |\n" if row else "\n" for row in rows)
 
 

@@ -17,6 +17,8 @@ FIGURES = [
     | {"wrongly_refused": 1, "longest_call_seconds": 0.5},
     {"test": "fault", "fault": "frozen", "cases": 1, "calls": 2, "unknown": 1, "longest_call_seconds": 0.25},
     {"test": "fault", "fault": "frozen", "cases": 2, "calls": 3, "unknown": 0, "longest_call_seconds": 0.75},
+    {"test": "loss", "case": "FLUSHALL", "losses": 5, "streams": 300, "interrupted": 0, "users_over": 1}
+    | {"waited_seconds": 3.021},
     {"test": "mutants", "tried": 100, "killed": 99},
 ]
 
@@ -30,6 +32,7 @@ def test_the_figures_of_one_kind_are_added_up() -> None:
     assert "| broken promises | 1 |" in rows
     assert "| mutants killed | 99 of 100 |" in rows
     assert "| frozen | 3 | 5 | 1 | 0.75 s |" in rows
+    assert "| FLUSHALL | 5 | 300 | 0 | 1 | 3.02 s |" in rows
 
 
 def test_what_was_not_run_is_not_made_up() -> None:
