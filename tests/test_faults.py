@@ -66,6 +66,13 @@ async def unknown(operation: Awaitable[object]) -> bool:
     return True
 
 
+async def restart(server: RedisServer, operator: Redis) -> None:
+    """Kill the server and start it again with the file it has, before anybody calls it."""
+    server.stop()
+    server.start()
+    await operator.connection_pool.disconnect()
+
+
 # Scripts that vanish.
 
 
@@ -257,6 +264,74 @@ async def test_a_resumed_stream_has_no_device_so_its_device_may_get_a_second_sea
 
         await until(let_in)
         assert len(await seats(operator, "alice")) == 2
+
+
+# A file that is older than the end of its server. It has the epoch that everybody knows.
+
+
+@pytest.mark.parametrize("server", [("--appendonly", "no")], indirect=True)
+async def test_a_stale_snapshot_brings_back_what_ended_since_until_its_old_deadline(
+    tracker: StreamTracker, server: RedisServer, operator: Redis
+) -> None:
+    """The exception: a released seat is held for the rest of its TTL. The limit holds, and nobody waits."""
+    streams = await full(tracker)
+    deadline = await operator.pexpiretime("stream:{alice}:1")
+    await operator.save()
+    await tracker.release("alice", streams[0])
+    await restart(server, operator)
+
+    assert await operator.pexpiretime("stream:{alice}:1") == deadline
+    assert await leases(tracker, streams[1:])
+    assert isinstance(await tracker.admit("alice"), LimitReached)
+    assert isinstance(await tracker.admit("bob"), Admission)
+
+
+@pytest.mark.parametrize("server", [("--appendonly", "no")], indirect=True)
+async def test_a_stream_begun_after_a_stale_snapshot_goes_on_unless_its_seat_was_given_away(
+    tracker: StreamTracker, server: RedisServer, operator: Redis
+) -> None:
+    """The exception: until its next heartbeat it plays beyond the limit, and then it ends."""
+    first = await full(tracker)
+    await tracker.release("alice", first.pop())
+    await operator.save()
+    others = {user_id: (await admitted(tracker, user_id)).lease.stream_id for user_id in ("alice", "bob")}
+    await restart(server, operator)
+
+    assert isinstance(await tracker.admit("alice"), Admission)
+    assert await tracker.heartbeat("alice", others["alice"]) == StreamEnded("expired")
+    assert await leases(tracker, first)
+    assert len(await seats(operator, "alice")) == LIMIT
+    assert isinstance(await tracker.heartbeat("bob", others["bob"]), Lease)
+
+
+@pytest.mark.parametrize("server", [("--appendonly", "no")], indirect=True)
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_snapshot_older_than_a_ttl_ends_all_streams_unless_its_epoch_is_deleted(
+    server: RedisServer, operator: Redis, *, told: bool
+) -> None:
+    """The exception, and the remedy: without an epoch it is a loss like any other."""
+    rules = dataclasses.replace(RULES, ttl_ms=900, heartbeat_ms=300)
+    async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
+        streams = await full(tracker)
+        await operator.save()
+        deadline = await operator.pexpiretime("stream:{alice}:3")
+
+        async def played_on() -> bool:
+            assert await leases(tracker, streams)
+            seconds, microseconds = await operator.time()
+            return seconds * 1000 + microseconds // 1000 > deadline
+
+        await until(played_on)
+        await restart(server, operator)
+        if told:
+            await operator.delete("epoch:{0}")
+
+        outcome, newcomer = (Lease, Recovering) if told else (StreamEnded, Admission)
+        assert {type(beat) for beat in await beats(tracker, streams)} == {outcome}
+        assert isinstance(await tracker.admit("bob"), newcomer)
+
+
+# Memory.
 
 
 async def test_short_of_memory_streams_go_on_and_end_and_nobody_is_admitted_falsely(

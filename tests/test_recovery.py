@@ -1,11 +1,13 @@
 """Loss of data: who notices it, and for how long new admissions wait."""
 
 import dataclasses
+import time
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import Admission, Lease, Recovering, StreamTracker
+from streamlimit import Admission, Lease, LimitReached, Recovering, StreamTracker
 from streamlimit.scripts import EPOCH
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, until
@@ -37,6 +39,39 @@ async def test_a_process_that_starts_in_recovery_waits_too(
     await recovering_ms(tracker)
 
     assert isinstance(await (await make_tracker()).admit("alice"), Recovering)
+
+
+async def test_old_streams_resume_through_a_process_that_started_in_recovery(
+    tracker: StreamTracker, make_tracker: TrackerFactory, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour_ago = time.time_ns() - 3600 * 10**9  # a young stream would resume without a recovery
+    with monkeypatch.context() as patches:
+        patches.setattr("streamlimit.stream_id.time", SimpleNamespace(time_ns=lambda: hour_ago))
+        stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.flushall()
+    await recovering_ms(tracker)
+
+    assert isinstance(await (await make_tracker()).heartbeat("alice", stream_id), Lease)
+
+
+async def test_a_loss_while_all_processes_were_idle_is_noticed_at_the_next_call_however_late(
+    make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    """Nobody knows which of the streams were silent, so all may resume."""
+    rules = dataclasses.replace(RULES, ttl_ms=900, heartbeat_ms=300)
+    tracker, other = await make_tracker(rules), await make_tracker(rules)
+    streams = [await admitted(tracker) for _ in range(rules.limit)]
+    await redis.flushall()
+
+    async def all_are_older_than_a_ttl() -> bool:
+        seconds, microseconds = await redis.time()
+        return seconds * 1000 + microseconds // 1000 > streams[-1].lease.expires_at_ms
+
+    await until(all_are_older_than_a_ttl)
+    for stream in streams:
+        assert isinstance(await tracker.heartbeat("alice", stream.lease.stream_id), Lease)
+    assert isinstance(await other.admit("bob"), Recovering)
+    assert isinstance(await other.admit("alice"), LimitReached)
 
 
 async def test_recovery_opens_though_a_new_process_met_the_empty_store_first(

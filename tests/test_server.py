@@ -8,6 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,29 @@ def test_after_the_loss_of_everything_running_streams_go_on_and_new_ones_wait(se
     assert (waiting.status_code, waiting.json()["type"]) == (503, "urn:streamlimit:recovering")
     assert int(waiting.headers["retry-after"]) >= 1
     wait_for(lambda: admit(service).status_code == 201, "the end of recovery")
+
+
+def test_in_a_rolling_restart_nobody_waits_and_nobody_is_interrupted(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one", "two")]
+    with running(valkey(tmp_path)) as server, ExitStack() as stack:
+        services = []
+        for path in paths:
+            path.mkdir()
+            service = Service(path, "--redis-url", server.url, env={"STREAMLIMIT_SECRET": "s" * 32})
+            services.append(stack.enter_context(serving(service)))
+        stream_ids = [admit(services[0], f"user-{number}").json()["stream_id"] for number in range(3)]
+
+        def all_go_on(service: Service, newcomer: str) -> None:
+            for number, stream_id in enumerate(stream_ids):
+                assert beat(service, stream_id, f"user-{number}").status_code == 200
+            assert admit(service, newcomer).status_code == 201
+
+        for restarted, other in (services, services[::-1]):
+            restarted.stop()
+            all_go_on(other, "while-it-is-away")
+            restarted.start()
+            restarted.wait_until(200)
+            all_go_on(restarted, "when-it-is-back")
 
 
 def test_the_first_command_of_the_readme_serves_from_any_directory(tmp_path: Path) -> None:
