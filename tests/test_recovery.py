@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import Admission, Lease, LimitReached, Recovering, StreamTracker
+from streamlimit import Admission, Lease, LimitReached, Recovering, StreamEnded, StreamTracker
 from streamlimit.scripts import EPOCH
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, until
@@ -130,6 +130,27 @@ async def test_no_free_seat_is_given_in_recovery_not_even_the_last(
         assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
 
     assert isinstance(await tracker.admit("alice"), Recovering)
+
+
+async def test_a_loss_at_which_every_process_starts_anew_is_known_to_nobody(
+    make_tracker: TrackerFactory, redis: Redis
+) -> None:
+    """The exception: streams that are older than a TTL end, and nobody waits."""
+    rules = dataclasses.replace(RULES, ttl_ms=300, heartbeat_ms=100)
+    tracker = await make_tracker(rules)
+    admission = await admitted(tracker)
+
+    async def is_old() -> bool:
+        lease = await tracker.heartbeat("alice", admission.lease.stream_id)
+        assert isinstance(lease, Lease)
+        return lease.expires_at_ms > admission.stream.started_at_ms + 3 * rules.ttl_ms
+
+    await until(is_old)
+    await redis.flushall()
+    anew = await make_tracker(rules)
+
+    assert await anew.heartbeat("alice", admission.lease.stream_id) == StreamEnded("expired")
+    assert isinstance(await anew.admit("alice"), Admission)
 
 
 async def test_recovery_ends_after_one_ttl(make_tracker: TrackerFactory, redis: Redis) -> None:
