@@ -1,7 +1,8 @@
 # The service alone; compose.yaml runs it with a Redis of its own.
 
 # This pins the version. To pin the very bytes, append the @sha256:… that
-# `docker buildx imagetools inspect python:3.13.16-slim-trixie` prints, and let a bot raise it: it gets no fixes by itself.
+# `docker buildx imagetools inspect python:3.13.16-slim-trixie` prints, and let a bot raise it: it gets no fixes by
+# itself.
 FROM python:3.13.16-slim-trixie AS base
 
 
@@ -11,7 +12,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all: \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# Only what the locks know by its hash is installed, and nothing is compiled. The source comes later: it changes more often.
+# Only what the locks know by its hash is installed, and nothing is compiled. The source comes later: it changes more
+# often.
 COPY requirements.lock requirements-build.lock ./
 RUN pip install --require-hashes --requirement requirements-build.lock \
     && python -m venv --without-pip /opt/streamlimit \
@@ -33,8 +35,8 @@ COPY --from=build /opt/streamlimit /opt/streamlimit
 ENV PATH=/opt/streamlimit/bin:$PATH \
     STREAMLIMIT_HOST=0.0.0.0 \
     STREAMLIMIT_DATA_DIR=/var/lib/streamlimit
-# The import proves that the environment works here, and leaves the bytecode of the standard library, which the base image
-# lacks and the user below could not write: each health check would compile it again.
+# The import proves that the environment works here, and leaves the bytecode of the standard library, which the base
+# image lacks and the user below could not write: each health check would compile it again.
 RUN pip uninstall --yes --root-user-action=ignore pip \
     && install --directory --mode=0700 --owner=10001 --group=10001 /var/lib/streamlimit \
     && python -c "import http.client, streamlimit.server"
