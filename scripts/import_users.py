@@ -21,13 +21,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from tqdm import tqdm
+try:
+    from pydantic import ValidationError
+    from tqdm import tqdm
 
-from streamlimit import InvalidInput, StoreUnavailable, StreamTracker
-from streamlimit.connection import MEMORY_URL
-from streamlimit.fields import check_user_id, checked
-from streamlimit.settings import Settings, explain
+    from streamlimit import InvalidInput, StoreUnavailable, StreamTracker
+    from streamlimit.connection import MEMORY_URL
+    from streamlimit.fields import check_user_id, checked
+    from streamlimit.settings import Settings, explain
+except ModuleNotFoundError as error:
+    sys.exit(f"import_users: {error}: scripts/import_users installs what is missing")
 
 COLUMNS = ("user_id", "max_streams")
 SETTINGS = ("redis_url", "key_prefix", "max_limit", "embedded_port")

@@ -309,6 +309,15 @@ def test_the_command_works_from_any_directory(run_import: Import, store: Any) ->
     assert limits(store) == {"alice": "3"}
 
 
+def test_a_missing_package_is_one_line(run_import: Import) -> None:
+    command = [sys.executable, "-IS", *SCRIPT[1:], run_import.file.name]  # without what is installed
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=run_import.environment)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"import_users: No module named '\w+': scripts/import_users installs what is missing", line)
+
+
 @pytest.mark.slow
 def test_in_a_terminal_a_bar_shows_the_progress(run_import: Import, store: Any) -> None:
     run_import.write(csv(MANY))
