@@ -120,5 +120,12 @@ def test_what_a_document_links_to_is_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_files_that_a_document_names_are_there(document: Path) -> None:
+    named = set(re.findall(r"(?<![\w./-])(?:\.ci|docs|scripts|streamlimit|tests)/[\w./-]*\w", document.read_text()))
+
+    assert [name for name in sorted(named) if "NAME" not in name and not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_no_diagram_has_a_semicolon_which_would_end_the_statement(document: Path) -> None:
     assert not any(";" in diagram for diagram in blocks(document, "mermaid"))
