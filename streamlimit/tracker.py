@@ -1,19 +1,21 @@
 """The domain: which streams of which users are live. It knows no HTTP and serves any asyncio program."""
 
+import asyncio
 import random
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
-from streamlimit import replies
+from streamlimit import hash_slots, replies
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
 from streamlimit.fields import check_device_id, check_idempotency_key, check_text, checked
-from streamlimit.keys import Keys
+from streamlimit.keys import SINGLE_SERVER, Keys
+from streamlimit.node import Beat
 from streamlimit.results import (
     Admission,
     Check,
@@ -30,11 +32,11 @@ from streamlimit.results import (
     UserStreams,
 )
 from streamlimit.rules import DEFAULT_RULES, Rules
-from streamlimit.scripts import ADMIT, HEARTBEAT, LIST, RELEASE, RESUME, TRIM
-from streamlimit.store import Call, Store
+from streamlimit.scripts import ADMIT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
+from streamlimit.store import BUDGET_SECONDS, Call, Store
 from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id, parse_stream_ref
 
-Beat = Lease | StreamEnded | UnknownStream
+BeatResult = Lease | StreamEnded | UnknownStream
 """The answer to a heartbeat."""
 
 
@@ -49,29 +51,52 @@ class StreamTracker:
     """Admits, keeps, lists and ends streams. Use it as an async context manager, one for a process.
 
     All methods raise InvalidInput where an argument cannot be used, and StoreUnavailable where the store gave no usable
-    answer within a second; the operation may then have happened, and may be repeated.
+    answer within the budget; the operation may then have happened, and may be repeated.
 
     Args:
-        client: A redis-py client with `decode_responses=True` and timeouts; closed with the tracker.
+        client: A redis-py client with `decode_responses=True` and timeouts, as `connect` makes it; closed with the
+            tracker.
         secrets: Sign the stream ids. The first signs, all are accepted. The same for every process of a deployment.
         rules: How many streams, and for how long.
         key_prefix: Put before every key.
+        budget_seconds: Every method has answered or failed after this time.
     """
 
     def __init__(
-        self, client: Redis, secrets: Sequence[str], rules: Rules = DEFAULT_RULES, key_prefix: str = ""
+        self,
+        client: Redis | RedisCluster,
+        secrets: Sequence[str],
+        rules: Rules = DEFAULT_RULES,
+        key_prefix: str = "",
+        *,
+        budget_seconds: float = BUDGET_SECONDS,
     ) -> None:
         self.rules = rules
         self.shadow_admissions = 0
         """How many this process let in only because the limit is not enforced."""
-        self._keys = Keys(key_prefix, rules.max_limit)
+        tags = hash_slots.tags() if isinstance(client, RedisCluster) else SINGLE_SERVER
+        self._keys = Keys(key_prefix, rules.max_limit, tags)
         self._signer = Signer(secrets, key_prefix)
-        self._store = Store(client, self._keys.epoch, ttl_ms=rules.ttl_ms, outage_ms=rules.ttl_ms - rules.heartbeat_ms)
+        self._store = Store(
+            client,
+            self._keys,
+            ttl_ms=rules.ttl_ms,
+            outage_ms=rules.ttl_ms - rules.heartbeat_ms,
+            budget_seconds=budget_seconds,
+        )
 
     @classmethod
-    def from_url(cls, url: str, secrets: Sequence[str], rules: Rules = DEFAULT_RULES, key_prefix: str = "") -> Self:
-        """Make a tracker on the store at a URL: `redis://`, `rediss://`, `unix://`, or `memory://` for a trial."""
-        return cls(connect(url), secrets, rules, key_prefix)
+    def from_url(
+        cls,
+        url: str,
+        secrets: Sequence[str],
+        rules: Rules = DEFAULT_RULES,
+        key_prefix: str = "",
+        *,
+        budget_seconds: float = BUDGET_SECONDS,
+    ) -> Self:
+        """Make a tracker on the store at a URL, as `connect` takes it."""
+        return cls(connect(url, budget_seconds), secrets, rules, key_prefix, budget_seconds=budget_seconds)
 
     async def __aenter__(self) -> Self:
         await self._store.open()
@@ -113,7 +138,7 @@ class StreamTracker:
         Returns:
             Admission, or why not. StreamEnded: it was admitted, and ended while we still waited for the answer.
         """
-        keys = self._keys.all_of(user_id)
+        self._keys.user(user_id)  # a bad user id is told first
         if limit is not None:
             self._check_limit(limit)
         wanted: dict[str, str | int] = {
@@ -132,7 +157,7 @@ class StreamTracker:
         while True:
             ref = mint_ref(ref_limit)
             sig = self._signer.sign(user_id, ref)
-            call = self._admission(keys, ref=ref, sig=sig, ref_limit=ref_limit, **wanted)
+            call = self._admission(user_id, ref=ref, sig=sig, ref_limit=ref_limit, **wanted)
             reply = None
             try:
                 reply = await self._store.run(call, deadline)
@@ -142,7 +167,7 @@ class StreamTracker:
                     # A late run must not take a seat that nobody knows of. Where the admission may be repeated with the
                     # same idempotency key, the repetition may have found this stream, so a live one is left alone.
                     undo = [ref, sig, "1", "released", _flag(idempotency_key is not None)]
-                    self._store.owe(Call(RELEASE, keys, undo))
+                    self._store.owe(self._call(RELEASE, user_id, undo))
             if reply[0] != "limit":
                 break
             ref_limit = reply[1]
@@ -160,14 +185,14 @@ class StreamTracker:
             known_users_only: Take a user without a record as unknown, whatever the rules say.
         """
         call = self._admission(
-            self._keys.all_of(user_id),
+            user_id,
             default="" if known_users_only else self.rules.limit_of_unknown,
             device_id=_optional("device_id", check_device_id, device_id),
             dry_run="1",
         )
         return replies.check(await self._store.run(call, self._store.deadline()))
 
-    async def heartbeat(self, user_id: str, stream_id: str) -> Beat:
+    async def heartbeat(self, user_id: str, stream_id: str) -> BeatResult:
         """Keep a stream live for one more TTL, or bring it back where the store lost it."""
         (beat,) = await self.heartbeat_many([(user_id, stream_id)])
         if isinstance(beat, Exception):
@@ -176,7 +201,7 @@ class StreamTracker:
 
     async def heartbeat_many(
         self, streams: Sequence[tuple[str, str]]
-    ) -> tuple[Beat | InvalidInput | StoreUnavailable, ...]:
+    ) -> tuple[BeatResult | InvalidInput | StoreUnavailable, ...]:
         """Send many heartbeats, in one round trip where all of the streams are live.
 
         Args:
@@ -186,44 +211,35 @@ class StreamTracker:
             In order, each one's result; an error stands in its place and is not raised.
         """
         deadline = self._store.deadline()
-        beats: dict[int, Beat | InvalidInput | StoreUnavailable] = {}
+        results: dict[int, BeatResult | InvalidInput | StoreUnavailable] = {}
         parsed: list[tuple[int, str, StreamId]] = []
-        calls: list[Call] = []
+        beats: list[Beat] = []
         for index, (user_id, text) in enumerate(streams):
             stream_id = parse_stream_id(text)
             try:
                 key = self._keys.stream(user_id, min(stream_id.seat if stream_id else 1, self.rules.max_limit))
             except InvalidInput as error:
-                beats[index] = error
+                results[index] = error
                 continue
             if stream_id is None:
-                beats[index] = UnknownStream()
+                results[index] = UnknownStream()
                 continue
             parsed.append((index, user_id, stream_id))
-            calls.append(Call(HEARTBEAT, [key], [stream_id.ref, stream_id.sig, self.rules.ttl_ms]))
+            beats.append(Beat(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig))
 
         missing: list[tuple[int, str, StreamId]] = []
-        for found, reply in zip(parsed, await self._run_each(calls, deadline), strict=True):
+        for found, reply in zip(parsed, await self._store.heartbeat(beats, deadline), strict=True):
             index, _, stream_id = found
             if isinstance(reply, StoreUnavailable):
-                beats[index] = reply
+                results[index] = reply
             elif reply:
-                beats[index] = self._lease(str(stream_id), reply)
+                results[index] = self._lease(str(stream_id), reply)
             else:
                 missing.append(found)
 
-        resumes = [self._resume(user_id, stream_id) for _, user_id, stream_id in missing]
-        answers = await self._run_each(resumes, deadline)
-        for (index, user_id, stream_id), reply in zip(missing, answers, strict=True):
-            if isinstance(reply, StoreUnavailable):
-                beats[index] = reply
-            else:
-                stream = replies.found(user_id, reply)
-                if isinstance(stream, Stream):
-                    beats[index] = self._lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
-                else:
-                    beats[index] = stream
-        return tuple(beats[index] for index in range(len(streams)))
+        resumed = await asyncio.gather(*(self._resumed(user_id, one, deadline) for _, user_id, one in missing))
+        results |= {index: result for (index, _, _), result in zip(missing, resumed, strict=True)}
+        return tuple(results[index] for index in range(len(streams)))
 
     async def get(self, user_id: str, stream_id: str) -> Stream | StreamEnded | UnknownStream:
         """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`."""
@@ -251,8 +267,7 @@ class StreamTracker:
     async def terminate(self, user_id: str, stream_ref: str) -> bool:
         """End a stream by its stream_ref, as an operator or back end does; whether it was live."""
         ref = _stream_ref("stream_ref", stream_ref).ref
-        call = Call(RELEASE, self._keys.all_of(user_id), [ref, "", "", "terminated", ""])
-        return bool(await self._store.run(call))
+        return bool(await self._store.run(self._call(RELEASE, user_id, [ref, "", "", "terminated", ""])))
 
     async def terminate_all(self, user_id: str) -> tuple[EndedStream, ...]:
         """End all streams of a user, and say which."""
@@ -260,12 +275,12 @@ class StreamTracker:
 
     async def list(self, user_id: str) -> UserStreams:
         """The live streams of a user, by seat, and the limit."""
-        reply = await self._store.run(Call(LIST, self._keys.all_of(user_id), [self.rules.limit_of_unknown]))
+        reply = await self._store.run(self._call(LIST, user_id, [self.rules.limit_of_unknown]))
         return replies.user_streams(user_id, reply)
 
     async def user_limit(self, user_id: str) -> int | None:
         """The limit in the user's record; None where there is none."""
-        return replies.user_streams(user_id, await self._store.run(Call(LIST, self._keys.all_of(user_id), [""]))).limit
+        return replies.user_streams(user_id, await self._store.run(self._call(LIST, user_id, [""]))).limit
 
     async def set_user_limit(self, user_id: str, limit: int, *, end_excess: bool = False) -> tuple[EndedStream, ...]:
         """Write the user's record. With `end_excess`, end what is too much, stale streams first, then the oldest."""
@@ -275,15 +290,20 @@ class StreamTracker:
 
     async def delete_user(self, user_id: str) -> bool:
         """Delete the user's record; whether there was one. Live streams go on."""
-        return await self._store.delete(self._keys.user(user_id))
+        call = Call(DELETE, [self._keys.user(user_id)], [], self._keys.slot(user_id))
+        return bool(await self._store.run(call))
 
-    def _admission(self, keys: Sequence[str], **given: str | int) -> Call:
+    def _call(self, script: Script, user_id: str, args: Sequence[str | int], *, in_epoch: bool = False) -> Call:
+        return Call(script, self._keys.all_of(user_id), args, self._keys.slot(user_id), in_epoch)
+
+    def _admission(self, user_id: str, **given: str | int) -> Call:
         rules: dict[str, str | int] = {
             "ttl": self.rules.ttl_ms,
             "stale_below": self.rules.stale_below_ms,
             "enforce": _flag(self.rules.enforce),
         }
-        return Call(ADMIT, keys, [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS], in_epoch=True)
+        args = [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS]
+        return self._call(ADMIT, user_id, args, in_epoch=True)
 
     def _check_limit(self, limit: int) -> None:
         if not 0 <= limit <= self.rules.max_limit:
@@ -291,28 +311,31 @@ class StreamTracker:
 
     async def _trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> tuple[EndedStream, ...]:
         args = [keep, reason, self.rules.stale_below_ms, limit]
-        return replies.trimmed(user_id, await self._store.run(Call(TRIM, self._keys.all_of(user_id), args)))
+        return replies.trimmed(user_id, await self._store.run(self._call(TRIM, user_id, args)))
 
     def _resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
-        keys = self._keys.all_of(user_id)
         rules = self.rules
         genuine = self._signer.is_genuine(user_id, stream_id)
         args: list[str | int] = [
             *(stream_id.ref, stream_id.sig, _flag(genuine), stream_id.seat, stream_id.minted_ms, stream_id.limit),
             *(rules.ttl_ms, _flag(rules.enforce), _flag(dry_run)),
         ]
-        return Call(RESUME, keys, args, in_epoch=True)
+        return self._call(RESUME, user_id, args, in_epoch=True)
 
     def _release(self, user_id: str, stream_id: StreamId) -> Call:
         genuine = _flag(self._signer.is_genuine(user_id, stream_id))
-        return Call(RELEASE, self._keys.all_of(user_id), [stream_id.ref, stream_id.sig, genuine, "released", ""])
+        return self._call(RELEASE, user_id, [stream_id.ref, stream_id.sig, genuine, "released", ""])
 
-    async def _run_each(self, calls: Sequence[Call], deadline: float) -> Sequence[Any]:
-        """Run all calls; where the store fails for all of them, its error stands in every place."""
+    async def _resumed(self, user_id: str, stream_id: StreamId, deadline: float) -> BeatResult | StoreUnavailable:
+        """The answer to a heartbeat whose seat does not hold the stream."""
         try:
-            return await self._store.run_many(calls, deadline)
+            reply = await self._store.run(self._resume(user_id, stream_id), deadline)
         except StoreUnavailable as error:
-            return [error] * len(calls)
+            return error
+        stream = replies.found(user_id, reply)
+        if isinstance(stream, Stream):
+            return self._lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
+        return stream
 
     def _lease(self, stream_id: str, expires_at_ms: int) -> Lease:
         heartbeat_ms = round(self.rules.heartbeat_ms * random.uniform(0.85, 0.95))

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
-from streamlimit.connection import connect
 from tests.documented import check_documented
+from tests.helpers import single
 from tests.servers import RedisServer, redis7, running, valkey
 
 SECRET = "a secret for tests, long enough to be one"
@@ -58,7 +58,7 @@ async def redis(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIter
     if request.param == "fakeredis":
         client: Redis = FakeAsyncRedis(decode_responses=True)
     else:
-        client = connect(request.getfixturevalue(f"{request.param}_server").url)
+        client = single(request.getfixturevalue(f"{request.param}_server").url)
     async with client:
         await client.flushall()
         yield client
@@ -73,7 +73,7 @@ async def make_tracker(redis: Redis) -> AsyncIterator[TrackerFactory]:
             if isinstance(redis, FakeAsyncRedis):
                 client: Redis = FakeAsyncRedis(connection_pool=redis.connection_pool)
             else:
-                client = connect("redis://{host}:{port}".format(**redis.connection_pool.connection_kwargs))
+                client = single("redis://{host}:{port}".format(**redis.connection_pool.connection_kwargs))
             return await stack.enter_async_context(StreamTracker(client, list(secrets), rules, **options))
 
         yield make

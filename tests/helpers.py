@@ -4,10 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from redis.asyncio import Redis
+
 from streamlimit import Admission, StoreUnavailable, StreamTracker
+from streamlimit.connection import connect
+from streamlimit.store import BUDGET_SECONDS
 from tests.servers import PATIENCE_SECONDS
 
 _Found = TypeVar("_Found")
+
+
+def single(url: str, budget_seconds: float = BUDGET_SECONDS) -> Redis:
+    """redis-py's client of one server."""
+    client = connect(url, budget_seconds)
+    assert isinstance(client, Redis)
+    return client
 
 
 async def admitted(tracker: StreamTracker, user_id: str = "alice", **options: Any) -> Admission:

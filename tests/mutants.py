@@ -38,6 +38,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
     "lua/*.lua",
 )
 TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
+ATTEMPTS, EPOCHS, NODE = "attempts.py", "epochs.py", "node.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -81,11 +82,11 @@ MUTANTS: Final = (
     ),
     # The TTL.
     Mutant("an admission has no TTL", ADMIT, "redis.call('PEXPIRE', KEYS[seat + 3], ttl)", ""),
-    Mutant("a heartbeat does not refresh", HEARTBEAT, "redis.call('PEXPIRE', KEYS[1], ttl)", ""),
+    Mutant("a heartbeat does not refresh", HEARTBEAT, "redis.call('PEXPIRE', key, ttl)", ""),
     Mutant(
         "every heartbeat writes",
         HEARTBEAT,
-        "if pttl < ttl - math.min(1000, ttl / 20) or pttl > ttl then",
+        "if pttl < fresh or pttl > ttl then",
         "if true then",
     ),
     Mutant("a heartbeat writes only at the end", HEARTBEAT, "ttl - math.min(1000, ttl / 20)", "100"),
@@ -97,8 +98,8 @@ MUTANTS: Final = (
     Mutant("a repeated admission does not refresh", ADMIT, "redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)", ""),
     Mutant("ended streams are remembered for ever", ALL_LUA, "redis.call('PEXPIRE', KEYS[2], 600000)", ""),
     # Identity and signatures.
-    Mutant("a heartbeat does not compare REF", HEARTBEAT, "fields[1] ~= ref or ", ""),
-    Mutant("a heartbeat does not compare SIG", HEARTBEAT, " or fields[2] ~= sig", ""),
+    Mutant("a heartbeat does not compare REF", HEARTBEAT, "fields[1] == ARGV[2 * i] and ", ""),
+    Mutant("a heartbeat does not compare SIG", HEARTBEAT, " and fields[2] == ARGV[2 * i + 1]", ""),
     Mutant(
         "resume does not compare REF",
         RESUME,
@@ -330,16 +331,21 @@ MUTANTS: Final = (
     Mutant("a look keeps a stream live", RESUME, "    if dry_run == '' then\n", "    if true then\n"),
     # The tracker and the store.
     Mutant("an unknown outcome is not undone", TRACKER, "if call.in_doubt and not settled:", "if False:"),
+    Mutant("a lost answer is not in doubt", STORE, "            call.in_doubt = True", "            return"),
+    Mutant("a lost script is not loaded again", NODE, "if isinstance(reply, NoScriptError)]", "if False]"),
+    Mutant("a failed call is not repeated", ATTEMPTS, "if not repeatable or clock() + pause >= deadline:", "if True:"),
+    Mutant("an answer is waited for beyond the budget", NODE, "PATIENCE * budget_seconds", "60 * budget_seconds"),
     Mutant(
-        "a lost answer is not in doubt", STORE, "    for call in calls:\n        call.in_doubt = True", "    return"
+        "a long outage opens no recovery",
+        EPOCHS,
+        'fresh, self._ttl_ms, "1" if outage else ""]',
+        'fresh, self._ttl_ms, ""]',
     ),
-    Mutant("a lost script is not loaded again", STORE, "if isinstance(reply, NoScriptError)}", "if False}"),
-    Mutant("a failed call is not repeated", STORE, "if known_outage or clock() + pause >= deadline:", "if True:"),
     Mutant(
-        "a call waits beyond its budget",
-        STORE,
-        "async with asyncio.timeout_at(deadline):\n                    reply",
-        "async with asyncio.timeout_at(None):\n                    reply",
+        "one failure among successes is an outage",
+        EPOCHS,
+        "                    self.down.pop(one, None)",
+        "                    pass",
     ),
     Mutant(
         "the hint of a seat beyond the last is followed",

@@ -121,7 +121,7 @@ class Moment:
         (ref, seat), player = self.held[name], self._players[name]
         stream = self.model.users[player.user].seats.get(seat)
         hit = stream is not None and stream.ref == ref
-        self._call(HEARTBEAT, [self._keys.stream(player.user, seat)], [ref.name, _sig(ref), TTL_MS], bool, hit)
+        self._call(HEARTBEAT, [self._keys.stream(player.user, seat)], [TTL_MS, ref.name, _sig(ref)], _read_ends, hit)
         foretell = partial(self.model.heartbeat, player.user, ref, seat, player.process)
         answer = foretell() if hit else self._decide(RESUME, player, self._resume(ref, seat), _read_resume, foretell)
         if answer[0] == "live":
@@ -196,7 +196,7 @@ class Moment:
             "1" if outage else "",
         ]
         recovering = max(0, self.model.recovering_until - self.model.now)
-        self._call(EPOCH, [self._keys.epoch], args, _read_epoch, (_epoch(self.model.epoch), recovering))
+        self._call(EPOCH, [self._keys.epochs[0]], args, _read_epoch, (_epoch(self.model.epoch), recovering))
 
     def all_look(self) -> None:
         """Do all that changes nothing: listings, checks, and what is forged."""
@@ -216,7 +216,7 @@ class Moment:
             player = self._players[name]
             look = partial(model.resume, player.user, ref, seat, player.process, dry_run=True)
             self._decide(RESUME, player, self._resume(ref, seat, dry_run="1"), _read_resume, look)
-            self._call(HEARTBEAT, [self._keys.stream(player.user, seat)], [ref.name, "forged", TTL_MS], int, 0)
+            self._call(HEARTBEAT, [self._keys.stream(player.user, seat)], [TTL_MS, ref.name, "forged"], list, [0])
             forge = partial(model.heartbeat, player.user, ref, seat, player.process, genuine=False)
             args = self._resume(ref, seat)
             self._decide(RESUME, player, [args[0], "forged", "", *args[3:]], _read_resume, forge)
@@ -376,6 +376,11 @@ def _read_list(reply: list[Any]) -> Answer:
 
 def _row(model: Model, seat: int, stream: Stream) -> Answer:
     return seat, stream.ref.name, stream.device or None, stream.expires - model.now, stream.started - model.now
+
+
+def _read_ends(reply: list[int]) -> bool:
+    (end,) = reply
+    return bool(end)
 
 
 def _read_epoch(reply: list[Any]) -> Answer:

@@ -14,8 +14,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit.connection import connect
-from tests.helpers import until
+from tests.helpers import single, until
 from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE_SECONDS, RedisServer, Service
 
@@ -26,7 +25,7 @@ HOLD = Fault("hold", "reply", at=b"admitted", connections=3)
 
 @pytest.fixture
 async def operator(valkey_server: RedisServer) -> AsyncIterator[Redis]:
-    async with connect(valkey_server.url) as client:
+    async with single(valkey_server.url) as client:
         await client.flushall()
         yield client
 

@@ -47,7 +47,7 @@ async def test_an_admission_that_is_cancelled_at_any_step_holds_no_seat_and_dist
         while answered < 20:  # later and later, until all are answered before
             user_id = f"u{measured.cases}"
             if meeting == "new":
-                await tracker._store._client.connection_pool.disconnect()
+                await connections(tracker).disconnect()
                 await operator.script_flush()
             task = asyncio.create_task(tracker.admit(user_id))
             beat = asyncio.create_task(measured.call(tracker.heartbeat("bob", bystander)))
@@ -72,7 +72,7 @@ async def test_an_admission_that_is_cancelled_at_any_step_holds_no_seat_and_dist
 
 
 async def test_a_crowd_that_is_cancelled_loses_no_connection(tracker: StreamTracker) -> None:
-    pool: Any = tracker._store._client.connection_pool
+    pool = connections(tracker)
     for steps in range(60):
         crowd = [asyncio.create_task(tracker.admit(f"u{number}")) for number in range(100)]
         for _ in range(steps):
@@ -83,4 +83,11 @@ async def test_a_crowd_that_is_cancelled_loses_no_connection(tracker: StreamTrac
         assert all(task.cancelled() or isinstance(task.result(), Admission | LimitReached) for task in crowd)
         if tracker._store._repair:
             await tracker._store._repair
+        await tracker._store._topology.node(0).calls.drain()
         assert not pool._in_use_connections
+
+
+def connections(tracker: StreamTracker) -> Any:
+    """redis-py's pool."""
+    topology: Any = tracker._store._topology
+    return topology._client.connection_pool

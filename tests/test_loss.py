@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import StreamTracker
-from streamlimit.connection import connect
 from tests.conftest import SECRET
 from tests.cuts import patient
 from tests.figures import report
+from tests.helpers import single
 from tests.loss import LOSSES, RULES, USERS, Outcome, PlainPexpire, Streamlimit, Trial, without_epoch
 from tests.servers import RedisServer, running, valkey
 
@@ -82,7 +82,7 @@ async def test_without_the_epoch_the_same_loss_interrupts_streams_and_exceeds_li
 
 
 async def test_plain_pexpire_interrupts_streams_and_exceeds_limits_too(server: RedisServer, operator: Redis) -> None:
-    async with connect(server.url) as client:
+    async with single(server.url) as client:
         outcome = reported("FLUSHALL, plain PEXPIRE", await Trial(PlainPexpire(client)).run(operator.flushall))
 
     assert outcome.interrupted

@@ -32,7 +32,7 @@ CLIENTS: Final[dict[str, Client]] = {
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost answer is given up soon, so that many are lost in little time. The budget of a call stays."""
-    monkeypatch.setattr("streamlimit.connection.SOCKET_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("streamlimit.node.PATIENCE", 0.2)
 
 
 @pytest.fixture

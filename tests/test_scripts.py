@@ -29,7 +29,7 @@ def test_every_file_is_loaded() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_a_script_opens_with_its_contract(script: Script) -> None:
-    header = script.source.partition("\n\nlocal ")[0]
+    header = script.source.partition("\n\n")[0]
 
     assert header.startswith(f"-- {script.name}: ")
     for part in ("KEYS", "ARGV", "Returns", "Writes"):
@@ -68,14 +68,15 @@ BY_HAND = [
     ("list", KEYS, ["3"], r"^\d+ 3$"),
     ("admit", KEYS, ADMIT, r"^admitted \d+ 1 3 1 3000 R1 \d+ tv-1 S1 0$"),
     ("admit", KEYS, [*ADMIT[:-1], "1"], r"^admissible \d+ 1 3$"),
-    ("heartbeat", [KEYS[3]], ["R1", "S1", "3000"], r"^\d+$"),
-    ("heartbeat", [KEYS[3]], ["R1", "wrong", "3000"], r"^0$"),
+    ("heartbeat", [KEYS[3]], ["3000", "R1", "S1"], r"^\d+$"),
+    ("heartbeat", [KEYS[3]], ["3000", "R1", "wrong"], r"^0$"),
     ("resume", KEYS, ["", "R1", "S1", "", "2", "0", "3", "3000", "1", ""], r"^live \d+ 1 3000 R1 \d+ tv-1$"),
     ("epoch", [KEYS[2]], ["", "E1", "3000", ""], r"^E1 \d+ 0$"),
     ("epoch", [KEYS[2]], ["E0", "E2", "3000", ""], r"^E1 \d+ \d+$"),
     ("release", KEYS, ["R1", "", "", "terminated", ""], r"^1$"),
     ("resume", KEYS, ["", "R1", "S1", "1", "2", "0", "3", "3000", "1", ""], r"^ended terminated$"),
     ("trim", KEYS, ["0", "terminated", "1000", ""], r"^\d+$"),
+    ("delete", KEYS[:1], [], r"^0$"),
 ]
 
 

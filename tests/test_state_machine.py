@@ -47,7 +47,6 @@ from streamlimit import (
     replies,
     stream_id,
 )
-from streamlimit.connection import connect
 from streamlimit.keys import Keys
 from streamlimit.scripts import ADMIT
 from streamlimit.store import Call
@@ -56,6 +55,7 @@ from streamlimit.tracker import _request_hash
 from tests import stored
 from tests.conftest import SECRET
 from tests.figures import report
+from tests.helpers import single
 from tests.model import ENDED_MS, MAX_ENDED, Answer, Ref, Wish
 from tests.promises import PromisedModel
 from tests.servers import PATIENCE_SECONDS, RedisServer
@@ -186,8 +186,6 @@ class Story(RuleBasedStateMachine):
         self.calm = calm
         """Nothing is lost in this story, so that promise 1 holds to its end."""
         self.model = PromisedModel(rules)
-        for limit in ("store.BUDGET", "connection.CONNECT_TIMEOUT", "connection.SOCKET_TIMEOUT"):
-            self.patches.setattr(f"streamlimit.{limit}_SECONDS", PATIENCE_SECONDS)  # a slow machine proves nothing
         clock = SimpleNamespace(time_ns=lambda: time.time_ns() + self.ahead_ms * 1_000_000)
         minted_ms = StreamId.minted_ms.fget  # type: ignore[attr-defined]
         self.patches.setattr(stream_id, "time", clock)
@@ -345,7 +343,8 @@ class Story(RuleBasedStateMachine):
             self.run(self.operator.flushall())
             self.model.lose_everything()
         elif what == "outage":
-            self.trackers[process]._store._down_since = self.runner.get_loop().time() - self.model.rules.ttl_ms / 1000
+            long_ago = self.runner.get_loop().time() - self.model.rules.ttl_ms / 1000
+            self.trackers[process]._store._epochs.down[0] = long_ago
             self.run(self.trackers[process].health())
             self.model.meet(process, outage=True)
         elif self.admitted:
@@ -416,7 +415,8 @@ class Story(RuleBasedStateMachine):
         return one, user_id, text, not (claim.stranger or claim.forged)
 
     def restarts(self, process: str) -> None:
-        tracker = StreamTracker(self.connect(), [SECRET], self.model.rules)
+        # A slow machine proves nothing.
+        tracker = StreamTracker(self.connect(), [SECRET], self.model.rules, budget_seconds=PATIENCE_SECONDS)
         self.trackers[process] = self.run(tracker.__aenter__())
         self.model.known.pop(process, None)
         self.model.meet(process)
@@ -528,7 +528,7 @@ def test_no_story_breaks_a_promise(
         StoryOnStore.new_store = staticmethod(fakes)
     else:
         server: RedisServer = request.getfixturevalue(f"{store}_server")
-        StoryOnStore.new_store = staticmethod(lambda: partial(connect, server.url))
+        StoryOnStore.new_store = staticmethod(lambda: partial(single, server.url, PATIENCE_SECONDS))
     started = time.monotonic()
     while True:
         run_state_machine_as_test(StoryOnStore, settings=SETTINGS)

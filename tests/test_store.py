@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from streamlimit import (
     StoreUnavailable,
     StreamEnded,
     StreamTracker,
+    node,
 )
-from streamlimit.connection import connect
 from streamlimit.scripts import ADMIT
 from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
-from tests.helpers import admitted, refs, until
+from tests.helpers import admitted, refs, single, until
 from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +58,7 @@ async def tracker(server: RedisServer) -> AsyncIterator[StreamTracker]:
 
 @pytest.fixture
 async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with connect(server.url) as client:
+    async with single(server.url) as client:
         yield client
 
 
@@ -212,15 +212,17 @@ async def test_the_store_may_be_away_at_the_start(server: RedisServer) -> None:
 async def test_scripts_that_are_flushed_as_soon_as_they_are_loaded_are_loaded_again(
     tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = tracker._store._client
-    load = client.script_load
+    exchange = node._exchange
 
-    async def load_in_vain(source: str) -> None:
-        await load(source)
-        await operator.script_flush()
+    async def flush_in_the_middle(connection: Any, commands: Sequence[node.Command]) -> list[Any]:
+        if not commands[0].packed.startswith(b"*3\r\n$6\r\nSCRIPT"):
+            return await exchange(connection, commands)
         monkeypatch.undo()
+        loaded = await exchange(connection, commands[:1])
+        await operator.script_flush()
+        return loaded + await exchange(connection, commands[1:])
 
-    monkeypatch.setattr(client, "script_load", load_in_vain)
+    monkeypatch.setattr(node, "_exchange", flush_in_the_middle)
 
     assert isinstance(await tracker.admit("alice"), Admission)
 
@@ -233,15 +235,21 @@ async def test_a_crowd_is_served_by_few_connections(tracker: StreamTracker, oper
 
 
 async def test_overload_is_no_outage(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamlimit.connection.MAX_CONNECTIONS", 1)
-    monkeypatch.setattr("streamlimit.connection.POOL_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("streamlimit.node._CALLS_IN_FLIGHT", 1)
     async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
-        pool: Any = tracker._store._client.connection_pool
-        connection = await pool.get_connection()
+        await tracker.list("alice")
+        lane = tracker._store._topology.node(0).calls
+        go_on = asyncio.Event()
+        monkeypatch.setattr(lane, "_send", lambda _: go_on.wait())
+        first = asyncio.create_task(tracker.list("alice"))
+        await asyncio.sleep(0.01)
+        monkeypatch.undo()
+
         with pytest.raises(StoreOverloaded):
             await tracker.list("alice")
-        assert tracker._store._down_since is None
-        await pool.release(connection)
+        assert not tracker._store._epochs.down
+        first.cancel()
+        go_on.set()
         await tracker.list("alice")
 
 
@@ -315,10 +323,10 @@ async def test_a_replay_after_a_lost_try_bars_the_late_run_of_that_try(
 async def test_one_failure_among_successes_is_no_long_outage(server: RedisServer) -> None:
     rules = dataclasses.replace(RULES, ttl_ms=600, heartbeat_ms=200)
     async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
-        tracker._store._down_since = asyncio.get_running_loop().time() - 0.1
+        tracker._store._epochs.down[0] = asyncio.get_running_loop().time() - 0.1
         await tracker.list("alice")
 
-        assert tracker._store._down_since is None
+        assert not tracker._store._epochs.down
 
 
 async def test_a_policy_that_drops_streams_is_warned_of(tracker: StreamTracker, operator: Redis) -> None:

@@ -1,0 +1,139 @@
+"""Repeats what servers left unanswered, as long as that may help and the budget of the operation lasts."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from streamlimit.epochs import Epochs
+from streamlimit.errors import StoreOverloaded, StoreUnavailable
+from streamlimit.node import Node
+from streamlimit.topology import Topology
+
+_FIRST_PAUSE_SECONDS: Final = 0.01
+_COMPLAINT_SECONDS: Final = 10
+_OUTAGES: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    TimeoutError,
+    OSError,
+    BusyLoadingError,
+    ReadOnlyError,
+    ClusterDownError,
+    MasterDownError,
+    RedisClusterException,
+)
+_PASSING: Final = (MovedError, TryAgainError)
+"""A slot goes from one server to another; in the middle of that the keys of one user may lie on both."""
+
+_Reply = TypeVar("_Reply")
+_logger = logging.getLogger(__name__)
+
+
+class Attempts:
+    """Makes attempts at servers, and keeps account of which of them answer.
+
+    Once a server is known to be out of reach, calls fail at their first attempt.
+
+    Args:
+        topology: Who holds which slot.
+        epochs: Where outages are noted.
+        budget_seconds: How long an operation may take.
+        on_outage: Called where a server gave no answer.
+    """
+
+    def __init__(
+        self, topology: Topology, epochs: Epochs, *, budget_seconds: float, on_outage: Callable[[], None]
+    ) -> None:
+        self._topology = topology
+        self._epochs = epochs
+        self._budget_seconds = budget_seconds
+        self._on_outage = on_outage
+        self._complaint = ("", 0.0)
+
+    async def make(
+        self,
+        slot: int,
+        attempt: Callable[[Node], Awaitable[_Reply]],
+        deadline: float,
+        doubt: Callable[[], None] = lambda: None,
+    ) -> _Reply:
+        """Make an attempt at the server of a slot, again and again if need be.
+
+        Args:
+            slot: Whose server to try.
+            attempt: What to try.
+            deadline: In the event loop's time.
+            doubt: Called where an attempt may have been carried out although it was not answered.
+
+        Raises:
+            StoreUnavailable: No usable answer by then.
+        """
+        clock = asyncio.get_running_loop().time
+        known_outage = self._epochs.down_seconds(slot) > self._budget_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            node = None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    node = self._topology.node(slot)
+                    reply = await attempt(node)
+            except asyncio.CancelledError:
+                doubt()
+                raise
+            except StoreOverloaded as error:
+                self._complain(str(error))
+                raise
+            except (RedisError, TimeoutError, OSError) as error:
+                is_outage = isinstance(error, _OUTAGES)
+                if is_outage:
+                    doubt()
+                    self._note_outage(slot, node)
+                elif isinstance(error, MovedError):
+                    await self._topology.moved(error)
+                repeatable = isinstance(error, _PASSING) or (is_outage and not known_outage)
+                if not repeatable or clock() + pause >= deadline:
+                    raise self.failure(error, node) from error
+            else:
+                if self._epochs.down:
+                    self._epochs.note_success(slot, node)
+                return reply
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    def failure(self, error: BaseException, node: Node | None = None) -> StoreUnavailable:
+        """What callers are told. The log is told the cause, once in a while."""
+        where = f"{node.name}: " if node and node.name else ""
+        message = where + (str(error) or type(error).__name__)
+        self._complain(message)
+        return StoreUnavailable(message)
+
+    def _note_outage(self, slot: int, node: Node | None) -> None:
+        self._epochs.note_outage(slot, node)
+        self._topology.look_again(node)
+        self._on_outage()
+
+    def _complain(self, message: str) -> None:
+        now = asyncio.get_running_loop().time()
+        last, at = self._complaint
+        if message != last or now - at > _COMPLAINT_SECONDS:
+            self._complaint = (message, now)
+            _logger.warning("No usable answer from the store: %s", message)
+
+
+def may_be_answered_later(failure: StoreUnavailable) -> bool:
+    """Whether the server may answer when it is back; what it refused it will refuse again."""
+    return isinstance(failure, StoreOverloaded) or isinstance(failure.__cause__, (*_OUTAGES, *_PASSING))

@@ -1,0 +1,196 @@
+"""One server that takes writes: what is sent to it, and what is known of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, NamedTuple, Protocol
+
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+
+from streamlimit.lane import Lane
+from streamlimit.scripts import HEARTBEAT, Script
+
+MAX_BEATS: Final = 128
+"""Heartbeats in one script call: they take the server about a millisecond, in which it does nothing else."""
+
+PATIENCE: Final = 0.5
+"""The part of an operation's budget for which a call may wait to be sent, and then for its answer."""
+
+_MAX_CALLS: Final = 64
+_BEATS_IN_FLIGHT: Final = 4
+_CALLS_IN_FLIGHT: Final = 16
+_MAX_WAITING: Final = 10_000
+_MAX_LOADINGS: Final = 3
+
+
+class Beat(NamedTuple):
+    """A heartbeat on its way to the server."""
+
+    slot: int
+    key: str
+    ref: str
+    sig: str
+
+
+@dataclass(slots=True, frozen=True)
+class Command:
+    """A command as it goes over the wire; with the script that it runs, if any."""
+
+    packed: bytes
+    script: Script | None = None
+
+
+def command(*words: str | int) -> Command:
+    """Pack a command."""
+    return Command(_pack(*words))
+
+
+def script_call(script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Command:
+    """Pack the call of a script."""
+    return Command(_pack("EVALSHA", script.sha, len(keys), *keys, *args), script)
+
+
+def _pack(*words: str | int) -> bytes:
+    packed: bytes = pack_command(words)  # type: ignore[arg-type] # typed as a tuple of one, but takes any
+    return packed
+
+
+_ASKING: Final = command("ASKING")
+
+
+class Connections(Protocol):
+    """Where the connections to one server come from: redis-py."""
+
+    async def acquire(self) -> AbstractConnection:
+        """Return one that is connected, or connects when it is used."""
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take it back."""
+
+    async def close(self) -> None:
+        """Close all."""
+
+
+class Node:
+    """One server that takes writes: a single one, the primary of a Sentinel set, or a primary of a Cluster.
+
+    Heartbeats have a lane of their own, so that no slow admission stands before them.
+
+    Args:
+        name: Its address, for people; '' where there is only one.
+        connections: To it.
+        ttl_ms: The stream TTL.
+        budget_seconds: Of an operation.
+        one_user_scripts: A script may touch the keys of one user only, as on a Cluster.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connections: Connections,
+        *,
+        ttl_ms: int,
+        budget_seconds: float,
+        one_user_scripts: bool = False,
+    ) -> None:
+        self.name = name
+        self._connections = connections
+        self.clock_ahead_ms = 0
+        """Of the event loop's clock."""
+        self.meeting = asyncio.Lock()
+        self._ttl_ms = ttl_ms
+        self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
+        self._one_user_scripts = one_user_scripts
+        self.calls = Lane[Command](
+            self.exchange,
+            max_batch=_MAX_CALLS,
+            max_in_flight=_CALLS_IN_FLIGHT,
+            max_waiting=_MAX_WAITING,
+            patience_seconds=patience_seconds,
+        )
+        self.beats = Lane[Beat](
+            self._send_beats,
+            max_batch=MAX_BEATS,
+            max_in_flight=_BEATS_IN_FLIGHT,
+            max_waiting=_MAX_WAITING,
+            patience_seconds=patience_seconds,
+        )
+
+    async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
+        """Send commands in one go, and load the scripts that the server does not know.
+
+        Args:
+            commands: What to send.
+            asking: Each was redirected here by ASK, in the middle of a slot's migration; ASKING must be sent on the
+                command's own connection.
+
+        Returns:
+            In order, each command's reply, or the RedisError that is its own.
+
+        Raises:
+            RedisError, TimeoutError, OSError: There was no answer in time; what became of the commands is not known.
+        """
+        if asking:
+            commands = [one for each in commands for one in (_ASKING, each)]
+        async with asyncio.timeout(self._patience_seconds):
+            connection = await self._connections.acquire()
+            whole = False
+            try:
+                replies = await _exchange(connection, commands)
+                for _ in range(_MAX_LOADINGS):
+                    lost = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                    if not lost:
+                        break
+                    scripts = {one.script for place in lost if (one := commands[place]).script}
+                    load = [command("SCRIPT", "LOAD", script.source) for script in scripts]
+                    again = [one for place in lost for one in ((_ASKING,) if asking else ()) + (commands[place],)]
+                    answers = await _exchange(connection, load + again)
+                    for place, answer in zip(lost, answers[len(load) :][asking :: 1 + asking], strict=True):
+                        replies[place] = answer
+                whole = True
+            finally:
+                if not whole:  # the rest of the replies must not meet the next command
+                    await connection.disconnect(nowait=True)
+                await self._connections.release(connection)
+        return replies[1::2] if asking else replies
+
+    async def close(self) -> None:
+        """Wait until all calls are answered, and close the connections."""
+        await asyncio.gather(self.calls.drain(), self.beats.drain())
+        await self._connections.close()
+
+    async def _send_beats(self, beats: Sequence[Beat]) -> list[Any]:
+        if self._one_user_scripts:
+            return [
+                reply if isinstance(reply, RedisError) else reply[0]
+                for reply in await self.exchange([self._heartbeats((beat,)) for beat in beats])
+            ]
+        (ends,) = await self.exchange([self._heartbeats(beats)])
+        if isinstance(ends, RedisError):
+            raise ends
+        return ends  # type: ignore[no-any-return]
+
+    def _heartbeats(self, beats: Sequence[Beat]) -> Command:
+        args: list[str | int] = [self._ttl_ms]
+        for beat in beats:
+            args += beat[2:]
+        return script_call(HEARTBEAT, [beat.key for beat in beats], args)
+
+
+async def _exchange(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    await connection.send_packed_command([one.packed for one in commands])
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response(timeout=inf))  # `exchange` has set one for all of them
+        except RedisConnectionError:
+            raise
+        except RedisError as error:
+            if not connection.is_connected:
+                raise  # it was no reply
+            replies.append(error)
+    return replies

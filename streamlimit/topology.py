@@ -1,0 +1,215 @@
+"""Which server holds the keys of a hash slot: always the same one, or on a Cluster whatever redis-py's client found."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
+
+from streamlimit.node import Node
+
+_REFRESH_SECONDS: Final = 2
+_BETWEEN_REFRESHES_SECONDS: Final = 0.25
+
+MakeNode = Callable[..., Node]
+_logger = logging.getLogger(__name__)
+
+
+class Topology(Protocol):
+    """Finds the server to talk to."""
+
+    async def open(self) -> None:
+        """Find the servers, as far as they answer."""
+
+    def node(self, slot: int) -> Node:
+        """The one that holds a slot, or raise ClusterDownError where nobody does."""
+
+    def nodes(self) -> Iterable[Node]:
+        """All that take writes."""
+
+    def slots(self, node: Node) -> Sequence[int]:
+        """What a node holds."""
+
+    async def moved(self, error: MovedError) -> None:
+        """A server said that another one holds a slot."""
+
+    def asked(self, error: AskError) -> Node:
+        """The server that takes over a slot just now."""
+
+    def look_again(self, failed: Node | None) -> None:
+        """Find out soon who holds what, since a server gave no answer."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class SingleServer:
+    """One server, or the primary that Sentinels name: redis-py asks them whenever it connects."""
+
+    def __init__(self, client: Redis, make_node: MakeNode) -> None:
+        self._client = client
+        self._node = make_node("", _Pool(client.connection_pool))
+
+    async def open(self) -> None:
+        """Nothing to find."""
+
+    def node(self, slot: int) -> Node:  # noqa: ARG002 - it holds all
+        """The server."""
+        return self._node
+
+    def nodes(self) -> Iterable[Node]:
+        """The server."""
+        return (self._node,)
+
+    def slots(self, node: Node) -> Sequence[int]:  # noqa: ARG002 - as above
+        """All keys are in slot 0 here."""
+        return (0,)
+
+    async def moved(self, error: MovedError) -> None:
+        """Not said by a server that is no part of a Cluster."""
+        raise error
+
+    def asked(self, error: AskError) -> Node:
+        """Not said, either."""
+        raise error
+
+    def look_again(self, failed: Node | None) -> None:
+        """Nothing to find."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._node.close()
+        await self._client.aclose()
+        pool = self._client.connection_pool
+        if isinstance(pool, SentinelConnectionPool):
+            await asyncio.gather(*(sentinel.aclose() for sentinel in pool.sentinel_manager.sentinels))
+
+
+class Cluster:
+    """A Redis Cluster. redis-py's client knows the nodes, and makes the connections to each.
+
+    A refresh makes redis-py renew every connection, so there are few of them, one at a time.
+    """
+
+    def __init__(self, client: RedisCluster, make_node: MakeNode) -> None:
+        self._manager = client.nodes_manager
+        self._make_node = make_node
+        self._nodes: dict[str, Node] = {}
+        self._refresh: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def open(self) -> None:
+        """Ask the nodes of the URL for all nodes and their slots."""
+        await self._find(None)
+
+    def node(self, slot: int) -> Node:
+        """The primary that holds a slot, or raise ClusterDownError."""
+        try:
+            primary = self._manager.slots_cache[slot][0]
+        except KeyError:
+            raise ClusterDownError(f"no node is known to hold hash slot {slot}") from None
+        return self._known(primary)
+
+    def nodes(self) -> Iterable[Node]:
+        """All primaries that hold slots."""
+        return {self._known(holders[0]) for holders in _distinct(self._manager.slots_cache.values())}
+
+    def slots(self, node: Node) -> Sequence[int]:
+        """The slots that a primary holds."""
+        return [slot for slot, holders in self._manager.slots_cache.items() if holders[0].name == node.name]
+
+    async def moved(self, error: MovedError) -> None:
+        """Note where one slot has gone; others are likely to have, too."""
+        if error.slot_id in self._manager.slots_cache:
+            await self._manager.move_slot(error)
+        self.look_again(None)
+
+    def asked(self, error: AskError) -> Node:
+        """The node that imports the slot."""
+        found = self._manager.get_node(host=error.host, port=error.port)
+        if found is None:
+            found = ClusterNode(error.host, error.port, "primary", **self._manager.connection_kwargs)
+            self._manager.nodes_cache[found.name] = found
+        return self._known(found)
+
+    def look_again(self, failed: Node | None) -> None:
+        """Ask all nodes soon who holds what; the one that failed last."""
+        if not self._closing and self._refresh is None:
+            self._refresh = asyncio.create_task(self._find_soon(failed), name="streamlimit-cluster-refresh")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._closing = True
+        while self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.wait([self._refresh], timeout=_BETWEEN_REFRESHES_SECONDS)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await self._manager.aclose()
+        await self._manager.aclose("startup_nodes")
+
+    async def _find_soon(self, failed: Node | None) -> None:
+        try:
+            await self._find(failed)
+            await asyncio.sleep(_BETWEEN_REFRESHES_SECONDS)
+        finally:
+            self._refresh = None
+
+    async def _find(self, failed: Node | None) -> None:
+        try:
+            async with asyncio.timeout(_REFRESH_SECONDS):
+                await self._manager.initialize(last_failed_node_name=failed.name if failed else None)
+        except (RedisError, TimeoutError, OSError) as error:
+            _logger.warning("No node tells who is in the Cluster: %s", error)
+        else:
+            for name in self._nodes.keys() - self._manager.nodes_cache.keys():
+                del self._nodes[name]  # its free connections are closed by redis-py, and the others when they are free
+
+    def _known(self, primary: ClusterNode) -> Node:
+        node = self._nodes.get(primary.name)
+        if node is None:
+            node = self._nodes[primary.name] = self._make_node(primary.name, _NodePool(primary), one_user_scripts=True)
+        return node
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    pool: ConnectionPool
+
+    async def acquire(self) -> AbstractConnection:
+        connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        await self.pool.release(connection)
+
+    async def close(self) -> None:
+        await self.pool.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _NodePool:
+    node: ClusterNode
+
+    async def acquire(self) -> AbstractConnection:
+        connection = self.node.acquire_connection()
+        await self.node.disconnect_if_needed(connection)
+        if connection.is_connected and await connection.can_read():
+            await connection.disconnect()  # the server has closed it
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        self.node.release(connection)  # type: ignore[arg-type] # whatever it gave
+
+    async def close(self) -> None:
+        await self.node.disconnect()
+
+
+def _distinct(lists: Iterable[list[ClusterNode]]) -> Iterable[list[ClusterNode]]:
+    """A node's slots share one list, which is looked at once."""
+    return {id(one): one for one in lists}.values()
