@@ -10,15 +10,12 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
+from streamlimit.connection import connect
 from tests.documented import check_documented
-from tests.helpers import single
-from tests.servers import RedisServer, redis7, running, valkey
+from tests.servers import KEPT, RedisServer, redis7, running, valkey
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
-
-KEPT = ("--appendonly", "yes", "--appendfsync", "no")
-"""As a store should be set, and fast."""
 
 TrackerFactory = Callable[..., Awaitable[StreamTracker]]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -58,7 +55,7 @@ async def redis(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIter
     if request.param == "fakeredis":
         client: Redis = FakeAsyncRedis(decode_responses=True)
     else:
-        client = single(request.getfixturevalue(f"{request.param}_server").url)
+        client = connect(request.getfixturevalue(f"{request.param}_server").url)
     async with client:
         await client.flushall()
         yield client
@@ -73,7 +70,7 @@ async def make_tracker(redis: Redis) -> AsyncIterator[TrackerFactory]:
             if isinstance(redis, FakeAsyncRedis):
                 client: Redis = FakeAsyncRedis(connection_pool=redis.connection_pool)
             else:
-                client = single("redis://{host}:{port}".format(**redis.connection_pool.connection_kwargs))
+                client = connect("redis://{host}:{port}".format(**redis.connection_pool.connection_kwargs))
             return await stack.enter_async_context(StreamTracker(client, list(secrets), rules, **options))
 
         yield make

