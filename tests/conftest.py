@@ -5,14 +5,13 @@ from typing import Any, NoReturn
 
 import httpx2
 import pytest
-from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
-from streamlimit.connection import connect
 from tests.documented import check_documented
 from tests.servers import KEPT, RedisServer, redis7, running, valkey
+from tests.stores import Backend, backend_of, open_tracker
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
@@ -50,28 +49,25 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture(params=["fakeredis", "valkey", "redis"])
-async def redis(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Redis]:  # noqa: ARG001 - anyio runs the fixture
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return backend_of(request.param, request)
+
+
+@pytest.fixture
+async def redis(backend: Backend, anyio_backend: str) -> AsyncIterator[Redis]:  # noqa: ARG001 - anyio runs the fixture
     """An empty store, of each kind in turn: what the operator sees with redis-cli."""
-    if request.param == "fakeredis":
-        client: Redis = FakeAsyncRedis(decode_responses=True)
-    else:
-        client = connect(request.getfixturevalue(f"{request.param}_server").url)
-    async with client:
+    async with backend.connect() as client:
         await client.flushall()
         yield client
 
 
 @pytest.fixture
-async def make_tracker(redis: Redis) -> AsyncIterator[TrackerFactory]:
+async def make_tracker(redis: Redis, backend: Backend) -> AsyncIterator[TrackerFactory]:
     """Open another tracker on the same store, as another process of the service would."""
     async with AsyncExitStack() as stack:
 
         async def make(rules: Rules = RULES, *, secrets: tuple[str, ...] = (SECRET,), **options: Any) -> StreamTracker:
-            if isinstance(redis, FakeAsyncRedis):
-                client: Redis = FakeAsyncRedis(connection_pool=redis.connection_pool)
-            else:
-                client = connect("redis://{host}:{port}".format(**redis.connection_pool.connection_kwargs))
-            return await stack.enter_async_context(StreamTracker(client, list(secrets), rules, **options))
+            return await stack.enter_async_context(open_tracker(redis, backend.url, list(secrets), rules, **options))
 
         yield make
 
@@ -82,18 +78,24 @@ async def tracker(make_tracker: TrackerFactory) -> StreamTracker:
 
 
 @pytest.fixture
-async def fake_redis() -> AsyncIterator[Redis]:
-    async with FakeAsyncRedis(server=FakeServer(), decode_responses=True) as client:
+def app_backend(request: pytest.FixtureRequest) -> Backend:
+    """Where the app keeps its streams."""
+    return backend_of("fakeredis", request)
+
+
+@pytest.fixture
+async def fake_redis(app_backend: Backend) -> AsyncIterator[Redis]:
+    async with app_backend.connect() as client:
+        await client.flushall()
         yield client
 
 
 @pytest.fixture
-async def serve(fake_redis: Redis) -> AsyncIterator[Serve]:
+async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(**rules: Any) -> httpx2.AsyncClient:
-            client: Redis = FakeAsyncRedis(connection_pool=fake_redis.connection_pool)
-            app = create_app(lambda: StreamTracker(client, [SECRET], Rules(**rules)))
+            app = create_app(lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)))
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),

@@ -20,6 +20,7 @@ from streamlimit.scripts import ADMIT
 from streamlimit.stream_id import parse_stream_id
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, refs
+from tests.stores import epoch_of, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -64,16 +65,16 @@ async def test_users_do_not_meet(tracker: StreamTracker) -> None:
 async def test_the_keys_are_those_of_the_contract(tracker: StreamTracker, redis: Redis) -> None:
     admission = await admitted(tracker, device_id="tv-1", device_name="TV", content_id="match-1", idempotency_key="k")
 
-    assert set(await redis.keys()) == {"stream:{alice}:1", "epoch:{0}"}
-    stored = await redis.hgetall("stream:{alice}:1")
+    assert await stored(redis) == {"stream:{alice}:1"}
+    fields = await redis.hgetall("stream:{alice}:1")
     seat, ref, sig = admission.lease.stream_id.split(".")
-    assert (seat, stored["ref"], stored["sig"]) == ("1", ref, sig)
-    assert int(stored["started_at"]) == admission.stream.started_at_ms
-    assert (stored["device_id"], stored["device_name"], stored["content_id"]) == ("tv-1", "TV", "match-1")
-    assert set(stored) == {"ref", "sig", "started_at", "device_id", "device_name", "content_id", "request"}
+    assert (seat, fields["ref"], fields["sig"]) == ("1", ref, sig)
+    assert int(fields["started_at"]) == admission.stream.started_at_ms
+    assert (fields["device_id"], fields["device_name"], fields["content_id"]) == ("tv-1", "TV", "match-1")
+    assert set(fields) == {"ref", "sig", "started_at", "device_id", "device_name", "content_id", "request"}
     assert 0 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
-    assert set(await redis.hgetall("epoch:{0}")) == {"id", "since", "recovering_until"}
-    assert await redis.pttl("epoch:{0}") == -1
+    assert set(await redis.hgetall(epoch_of(redis))) == {"id", "since", "recovering_until"}
+    assert await redis.pttl(epoch_of(redis)) == -1
 
 
 async def test_what_is_not_given_is_not_stored(tracker: StreamTracker, redis: Redis) -> None:
@@ -86,7 +87,7 @@ async def test_a_prefix_separates_deployments(make_tracker: TrackerFactory, redi
     blue, green = await make_tracker(key_prefix="blue"), await make_tracker(key_prefix="green")
     stream_id = (await admitted(blue)).lease.stream_id
 
-    assert "blue:stream:{alice}:1" in await redis.keys()
+    assert "blue:stream:{alice}:1" in await stored(redis)
     assert (await green.list("alice")).streams == ()
     assert not isinstance(await green.heartbeat("alice", stream_id), type(await blue.heartbeat("alice", stream_id)))
 
@@ -205,7 +206,7 @@ async def run_admit(redis: Redis, ref: str, **given: str) -> Any:
     arguments = {"epoch": "", "ref": ref, "sig": "s" * 16, "ref_limit": "3", "ttl": "3000", "stale_below": "1000"}
     arguments |= {"override": "", "default": "3", "on_limit": "", "take_over": "", "device_id": "", "device_name": ""}
     arguments |= {"content_id": "", "request": "", "enforce": "1", "dry_run": ""} | given
-    keys = Keys().all_of("alice")
+    keys = [epoch_of(redis) if key.startswith("epoch:") else key for key in Keys().all_of("alice")]
     return await redis.eval(ADMIT.source, len(keys), *keys, *arguments.values())
 
 
@@ -233,12 +234,12 @@ async def test_a_late_run_is_told_its_end_even_with_another_device_in_its_seat(r
 
 async def test_another_limit_than_that_in_ref_writes_nothing(redis: Redis) -> None:
     assert await run_admit(redis, "R1", ref_limit="4") == ["limit", 3]
-    assert await redis.keys() == []
+    assert await stored(redis) == set()
 
 
 async def test_another_epoch_writes_nothing(redis: Redis) -> None:
     assert await run_admit(redis, "R1", epoch="another") == ["epoch"]
-    assert await redis.keys() == []
+    assert await stored(redis) == set()
 
 
 # Rule 3: replace.
@@ -449,7 +450,7 @@ async def test_shadow_mode_does_not_wait_in_recovery(make_tracker: TrackerFactor
 
 async def test_check_answers_as_admit_would_and_writes_nothing(tracker: StreamTracker, redis: Redis) -> None:
     async def snapshot() -> list[tuple[Any, Any]]:
-        return [(key, await redis.hgetall(key)) for key in sorted(await redis.keys())]
+        return [(key, await redis.hgetall(key)) for key in sorted(await stored(redis))]
 
     for live in range(4):
         before = await snapshot()

@@ -11,6 +11,7 @@ from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded,
 from streamlimit.stream_id import Signer, mint_ref
 from tests.conftest import RULES, SECRET, TrackerFactory
 from tests.helpers import admitted, refs, until
+from tests.stores import epoch_of, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +113,7 @@ async def test_an_invented_id_is_unknown_and_makes_no_key(tracker: StreamTracker
     assert await tracker.heartbeat("alice", invented) == UnknownStream()
     assert await tracker.get("alice", invented) == UnknownStream()
     await tracker.release("alice", invented)
-    assert await redis.keys() == ["epoch:{0}"]
+    assert await stored(redis) == set()
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.2.3", "a.b.c", "../1", "1." + "A" * 19, "0." + "A" * 19 + "." + "A" * 16])
@@ -245,7 +246,7 @@ async def test_who_was_told_that_it_expired_does_not_resume_later(make_tracker: 
     stream_id = (await admitted(tracker)).lease.stream_id
     await until_gone(redis)
     await tracker.heartbeat("alice", stream_id)
-    await redis.delete("epoch:{0}")  # recovery begins
+    await redis.delete(epoch_of(redis))  # recovery begins
 
     assert await tracker.heartbeat("alice", stream_id) == StreamEnded("expired")
 
@@ -495,4 +496,4 @@ async def test_a_user_id_outside_the_alphabet_makes_no_key(tracker: StreamTracke
     ):
         with pytest.raises(InvalidInput, match="user_id"):
             await operation
-    assert await redis.keys() == ["epoch:{0}"]
+    assert await stored(redis) == set()

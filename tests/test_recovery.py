@@ -11,6 +11,7 @@ from streamlimit import Admission, Lease, LimitReached, Recovering, StreamEnded,
 from streamlimit.scripts import EPOCH
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, until
+from tests.stores import epoch_of, epochs
 
 pytestmark = pytest.mark.anyio
 
@@ -92,11 +93,11 @@ async def test_recovery_is_not_lengthened_by_those_who_learn_of_it_late(
     other = await make_tracker()
     await redis.flushall()
     await recovering_ms(tracker)
-    until = await redis.hget("epoch:{0}", "recovering_until")
+    until = await redis.hget(epoch_of(redis), "recovering_until")
 
     await recovering_ms(other)
 
-    assert await redis.hget("epoch:{0}", "recovering_until") == until
+    assert await redis.hget(epoch_of(redis), "recovering_until") == until
 
 
 async def test_a_loss_that_was_long_ago_makes_nobody_wait(
@@ -104,8 +105,9 @@ async def test_a_loss_that_was_long_ago_makes_nobody_wait(
 ) -> None:
     await redis.flushall()
     await make_tracker()
-    since = int(str(await redis.hget("epoch:{0}", "since")))
-    await redis.hset("epoch:{0}", "since", str(since - RULES.ttl_ms))
+    since = int(str(await redis.hget(epoch_of(redis), "since")))
+    for epoch in await epochs(redis):
+        await redis.hset(epoch, "since", str(since - RULES.ttl_ms))
 
     assert await recovering_ms(tracker) == 0
     assert isinstance(await tracker.admit("alice"), Admission)
@@ -115,7 +117,7 @@ async def test_a_loss_that_was_long_ago_makes_nobody_wait(
 async def test_a_long_outage_of_a_store_that_nobody_used_makes_nobody_wait(
     redis: Redis, known: str, *, waits: bool
 ) -> None:
-    _, now, recovering_until = await redis.eval(EPOCH.source, 1, "epoch:{0}", known, "E1", "3000", "1")
+    _, now, recovering_until = await redis.eval(EPOCH.source, 1, epoch_of(redis), known, "E1", "3000", "1")
 
     assert (recovering_until > now) == waits
 

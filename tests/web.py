@@ -7,6 +7,8 @@ from typing import Any
 import httpx2
 from redis.asyncio import Redis
 
+from tests.stores import stored
+
 ALICE = "/v1/users/alice"
 STREAMS = f"{ALICE}/streams"
 INVENTED = "1.AaIK0_JpA3awvPVL1Sg.b402MtFGMyX3vA59"
@@ -70,7 +72,7 @@ def legacy_error(answer: httpx2.Response, status: int) -> None:
 
 
 async def nothing_is_stored(redis: Redis) -> bool:
-    return set(await redis.keys()) <= {"epoch:{0}"}
+    return not await stored(redis)
 
 
 def raising(error: Exception) -> Callable[..., Awaitable[Any]]:
