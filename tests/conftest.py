@@ -9,12 +9,17 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
+from tests.cluster import Cluster
 from tests.documented import check_documented
+from tests.sentinels import Sentinels
 from tests.servers import KEPT, RedisServer, redis7, running, valkey
-from tests.stores import Backend, backend_of, open_tracker
+from tests.stores import QUICK_ON_TOPOLOGIES, TOPOLOGIES, Backend, backend_of, open_tracker
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
+
+UNDISTURBED = 30_000
+"""Milliseconds in which a server that is slow, under the load of all tests, is not taken for one that fails."""
 
 TrackerFactory = Callable[..., Awaitable[StreamTracker]]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -26,6 +31,15 @@ def missing(tool: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and item.originalname not in QUICK_ON_TOPOLOGIES:
+            given = item.callspec.params if hasattr(item, "callspec") else {}
+            if given.get("backend") in TOPOLOGIES:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +62,19 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
-@pytest.fixture(params=["fakeredis", "valkey", "redis"])
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with Sentinels(tmp_path_factory.mktemp("sentinels"), down_after_ms=UNDISTURBED) as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), node_timeout_ms=UNDISTURBED) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["fakeredis", "valkey", "redis", *TOPOLOGIES])
 def backend(request: pytest.FixtureRequest) -> Backend:
     return backend_of(request.param, request)
 
@@ -79,7 +105,7 @@ async def tracker(make_tracker: TrackerFactory) -> StreamTracker:
 
 @pytest.fixture
 def app_backend(request: pytest.FixtureRequest) -> Backend:
-    """Where the app keeps its streams."""
+    """Where the app keeps its streams; tests/test_app_on_topologies.py puts other ones here."""
     return backend_of("fakeredis", request)
 
 
