@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["expired", "released", "replaced", "taken_over", "evicted", "terminated", "limit_lowered"]
+Reason = Literal[
+    "expired", "released", "replaced", "taken_over", "evicted", "terminated", "limit_lowered", "limit_reached"
+]
+"""`limit_reached`: the store lost the stream, or it began in an outage, and all seats are taken since."""
 RefusalReason = Literal["limit_reached", "unknown_user", "recovering"]
 
 
@@ -24,7 +27,8 @@ class Stream:
     device_name: str | None = None
     content_id: str | None = None
     provisional: bool = False
-    """The store lost this stream, and its next heartbeat, up to `expires_at_ms`, brings it back."""
+    """It holds no seat: the store lost it, or was away when it began. Its next heartbeat, up to `expires_at_ms`, takes
+    one."""
 
     @property
     def stream_ref(self) -> str:
@@ -56,8 +60,10 @@ class Admission:
     """A stream was started, or the same admission was made before and its stream is live."""
 
     stream: Stream
+    """Provisional where it was let in during an outage of the store."""
     lease: Lease
-    live: int
+    live: int | None
+    """None where the store was away, and the limit is a guess then."""
     limit: int
     ended: tuple[EndedStream, ...]
     over_limit: bool

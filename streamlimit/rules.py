@@ -21,6 +21,8 @@ class Rules:
         heartbeat_ms: How often players are asked to send one.
         unknown_users: What a user without a record gets.
         enforce: False is shadow mode: beyond the limit streams are let in while a seat is free, and counted.
+        on_outage: What new streams get while the store is out of reach: an error, or a provisional admission, which
+            takes a seat with its first heartbeat afterwards, or is told then that the limit is reached.
 
     Raises:
         InvalidInput: They contradict each other.
@@ -32,6 +34,7 @@ class Rules:
     heartbeat_ms: int = 30_000
     unknown_users: Literal["admit", "reject"] = "admit"
     enforce: bool = True
+    on_outage: Literal["deny", "allow"] = "deny"
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_limit <= MAX_SEATS:

@@ -89,7 +89,9 @@ def worker_app() -> Starlette:
     def make_tracker() -> StreamTracker:
         _stop_with_parent()
         secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
-        return StreamTracker.from_url(settings.store_url, secrets, settings.rules, settings.key_prefix)
+        return StreamTracker.from_url(
+            settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
+        )
 
     return create_app(make_tracker)
 

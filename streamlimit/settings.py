@@ -34,18 +34,22 @@ class Settings(BaseSettings):
     )
 
     redis_url: Annotated[str, AfterValidator(check_url)] = ""
-    """`redis://`, `rediss://` or `unix://` of your own server; empty: the embedded store; `memory://`: in this process,
-    for a trial"""
+    """`redis://`, `rediss://` or `unix://` of your own server, `redis+sentinel://`, `redis+cluster://`: see
+    docs/architecture.md; empty: the embedded store; `memory://`: in this process, for a trial"""
     limit: int = Field(3, ge=0, le=MAX_SEATS)
     """streams that a user without a record may have live; at most MAX_LIMIT"""
     max_limit: int = Field(10, ge=1, le=MAX_SEATS)
     """seats of a user, which no limit exceeds; lower it only when no higher seat is in use"""
+    budget_seconds: float = Field(1.0, ge=0.1, le=10)
+    """every request is answered within this time, whatever the store does"""
     ttl_seconds: int = Field(90, ge=3, le=MAX_TTL_MS // 1000)
     """a stream without a heartbeat ends after this time"""
     heartbeat_seconds: int = Field(30, ge=1, le=MAX_TTL_MS // 3000)
     """how often players are asked for a heartbeat; at most a third of TTL_SECONDS, so that two may be lost"""
     unknown_users: Literal["admit", "reject"] = "admit"
     """users without a record: admit them with LIMIT, or reject them"""
+    on_outage: Literal["deny", "allow"] = "deny"
+    """while the store is out of reach: deny new streams (503), or allow them provisionally. See docs/guarantees.md"""
     enforce: bool = True
     """false is shadow mode: admit beyond the limit while a seat is free, and say `over_limit` in the answer"""
     secret: CliSuppress[SecretStr] = SecretStr("")
@@ -145,6 +149,7 @@ class Settings(BaseSettings):
             heartbeat_ms=self.heartbeat_seconds * 1000,
             unknown_users=self.unknown_users,
             enforce=self.enforce,
+            on_outage=self.on_outage,
         )
 
     def as_environment(self) -> dict[str, str]:

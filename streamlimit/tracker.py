@@ -2,18 +2,20 @@
 
 import asyncio
 import random
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Literal, Self
 
 from redis.asyncio import Redis, RedisCluster
 
 from streamlimit import hash_slots, replies
+from streamlimit.calls import Calls
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
-from streamlimit.fields import check_device_id, check_idempotency_key, check_text, checked
+from streamlimit.fields import check_device_id, check_idempotency_key, check_text, check_user_id, checked
 from streamlimit.keys import SINGLE_SERVER, Keys
 from streamlimit.node import Beat
 from streamlimit.results import (
@@ -32,19 +34,11 @@ from streamlimit.results import (
     UserStreams,
 )
 from streamlimit.rules import DEFAULT_RULES, Rules
-from streamlimit.scripts import ADMIT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
-from streamlimit.store import BUDGET_SECONDS, Call, Store
+from streamlimit.store import BUDGET_SECONDS, Store
 from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id, parse_stream_ref
 
 BeatResult = Lease | StreamEnded | UnknownStream
 """The answer to a heartbeat."""
-
-
-_ADMIT_ARGUMENTS: Final = (
-    *("ref", "sig", "ref_limit", "ttl", "stale_below", "override", "default", "on_limit", "take_over"),
-    *("device_id", "device_name", "content_id", "request", "enforce", "dry_run"),
-)
-"""ARGV of admit.lua behind the epoch, in order; '' stands for what is not given."""
 
 
 class StreamTracker:
@@ -75,11 +69,12 @@ class StreamTracker:
         self.shadow_admissions = 0
         """How many this process let in only because the limit is not enforced."""
         tags = hash_slots.tags() if isinstance(client, RedisCluster) else SINGLE_SERVER
-        self._keys = Keys(key_prefix, rules.max_limit, tags)
+        keys = Keys(key_prefix, rules.max_limit, tags)
         self._signer = Signer(secrets, key_prefix)
+        self._calls = Calls(keys, self._signer, rules)
         self._store = Store(
             client,
-            self._keys,
+            keys,
             ttl_ms=rules.ttl_ms,
             outage_ms=rules.ttl_ms - rules.heartbeat_ms,
             budget_seconds=budget_seconds,
@@ -125,6 +120,9 @@ class StreamTracker:
     ) -> Admission | LimitReached | UnknownUser | Recovering | StreamEnded:
         """Start a stream, or refuse it.
 
+        Where the rules say so, an outage of the store lets it in provisionally; it cannot replace, evict or take over
+        anything then.
+
         Args:
             user_id: Whose stream.
             device_id: A device that is admitted again replaces its own stream.
@@ -138,12 +136,11 @@ class StreamTracker:
         Returns:
             Admission, or why not. StreamEnded: it was admitted, and ended while we still waited for the answer.
         """
-        self._keys.user(user_id)  # a bad user id is told first
+        checked("user_id", check_user_id, user_id)
         if limit is not None:
             self._check_limit(limit)
         wanted: dict[str, str | int] = {
             "override": "" if limit is None else limit,
-            "default": self.rules.limit_of_unknown,
             "on_limit": "evict" if on_limit == "evict" else "",
             "take_over": "" if take_over is None else _stream_ref("take_over", take_over).ref,
             "device_id": _optional("device_id", check_device_id, device_id),
@@ -153,24 +150,15 @@ class StreamTracker:
         }
         # A guess: the script says so where the user's limit is another one, before it writes anything.
         ref_limit = self.rules.limit if limit is None else limit
-        deadline = self._store.deadline()
-        while True:
-            ref = mint_ref(ref_limit)
-            sig = self._signer.sign(user_id, ref)
-            call = self._admission(user_id, ref=ref, sig=sig, ref_limit=ref_limit, **wanted)
-            reply = None
-            try:
-                reply = await self._store.run(call, deadline)
-            finally:
-                settled = reply is not None and reply[0] == "admitted" and reply[4][2] == ref
-                if call.in_doubt and not settled:
-                    # A late run must not take a seat that nobody knows of. Where the admission may be repeated with the
-                    # same idempotency key, the repetition may have found this stream, so a live one is left alone.
-                    undo = [ref, sig, "1", "released", _flag(idempotency_key is not None)]
-                    self._store.owe(self._call(RELEASE, user_id, undo))
-            if reply[0] != "limit":
-                break
-            ref_limit = reply[1]
+        try:
+            reply = await self._decide(user_id, wanted, ref_limit, retry=idempotency_key is not None)
+        except StoreUnavailable:
+            if self.rules.on_outage == "deny" or ref_limit == 0:
+                raise
+            given = {"device_id": device_id, "device_name": device_name, "content_id": content_id}
+            stream = self._provisional(user_id, StreamId(1, mint_ref(ref_limit)), **given)
+            lease = self._lease(f"{stream.stream_ref}.{self._signer.sign(user_id, stream.ref)}", stream.expires_at_ms)
+            return Admission(stream, lease, live=None, limit=ref_limit, ended=(), over_limit=False)
         result = replies.admission(user_id, reply, self._lease)
         if isinstance(result, Admission) and result.over_limit:
             self.shadow_admissions += 1
@@ -184,16 +172,16 @@ class StreamTracker:
             device_id: As for `admit`.
             known_users_only: Take a user without a record as unknown, whatever the rules say.
         """
-        call = self._admission(
-            user_id,
-            default="" if known_users_only else self.rules.limit_of_unknown,
-            device_id=_optional("device_id", check_device_id, device_id),
-            dry_run="1",
-        )
-        return replies.check(await self._store.run(call, self._store.deadline()))
+        default = {"default": ""} if known_users_only else {}
+        device_id = _optional("device_id", check_device_id, device_id)
+        call = self._calls.admission(user_id, device_id=device_id, dry_run="1", **default)
+        return replies.check(await self._store.run(call))
 
     async def heartbeat(self, user_id: str, stream_id: str) -> BeatResult:
-        """Keep a stream live for one more TTL, or bring it back where the store lost it."""
+        """Keep a stream live for one more TTL, or bring it back where the store lost it.
+
+        During an outage the lease of a genuine id only says "go on", where the rules allow that.
+        """
         (beat,) = await self.heartbeat_many([(user_id, stream_id)])
         if isinstance(beat, Exception):
             raise beat
@@ -215,9 +203,8 @@ class StreamTracker:
         parsed: list[tuple[int, str, StreamId]] = []
         beats: list[Beat] = []
         for index, (user_id, text) in enumerate(streams):
-            stream_id = parse_stream_id(text)
             try:
-                key = self._keys.stream(user_id, min(stream_id.seat if stream_id else 1, self.rules.max_limit))
+                stream_id = self._parse(user_id, text)
             except InvalidInput as error:
                 results[index] = error
                 continue
@@ -225,13 +212,13 @@ class StreamTracker:
                 results[index] = UnknownStream()
                 continue
             parsed.append((index, user_id, stream_id))
-            beats.append(Beat(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig))
+            beats.append(self._calls.beat(user_id, stream_id))
 
         missing: list[tuple[int, str, StreamId]] = []
         for found, reply in zip(parsed, await self._store.heartbeat(beats, deadline), strict=True):
-            index, _, stream_id = found
+            index, user_id, stream_id = found
             if isinstance(reply, StoreUnavailable):
-                results[index] = reply
+                results[index] = self._in_outage(user_id, stream_id, reply)
             elif reply:
                 results[index] = self._lease(str(stream_id), reply)
             else:
@@ -244,30 +231,33 @@ class StreamTracker:
     async def get(self, user_id: str, stream_id: str) -> Stream | StreamEnded | UnknownStream:
         """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`."""
         deadline = self._store.deadline()
-        parsed = parse_stream_id(stream_id)
+        parsed = self._parse(user_id, stream_id)
         if parsed is None:
-            self._keys.user(user_id)  # a bad user id is told first
             return UnknownStream()
-        call = self._resume(user_id, parsed, dry_run=True)
-        return replies.found(user_id, await self._store.run(call, deadline))
+        try:
+            reply = await self._store.run(self._calls.resume(user_id, parsed, dry_run=True), deadline)
+        except StoreUnavailable:
+            if not self._may_go_on(user_id, parsed):
+                raise
+            return self._provisional(user_id, parsed)
+        return replies.found(user_id, reply)
 
     async def release(self, user_id: str, stream_id: str) -> None:
         """End a stream, as its player does. Again and again does no harm, nor does an id that was never issued."""
-        self._keys.user(user_id)  # a bad user id is told first
-        parsed = parse_stream_id(stream_id)
+        parsed = self._parse(user_id, stream_id)
         if parsed is not None:
-            await self._store.run(self._release(user_id, parsed))
+            await self._store.run(self._calls.release(user_id, parsed))
 
     def abandon(self, user_id: str, stream_id: str) -> None:
         """Release a stream that nobody knows of, as soon as the store answers; returns at once."""
         parsed = parse_stream_id(stream_id)
         if parsed is not None:
-            self._store.owe(self._release(user_id, parsed))
+            self._store.owe(self._calls.release(user_id, parsed))
 
     async def terminate(self, user_id: str, stream_ref: str) -> bool:
         """End a stream by its stream_ref, as an operator or back end does; whether it was live."""
-        ref = _stream_ref("stream_ref", stream_ref).ref
-        return bool(await self._store.run(self._call(RELEASE, user_id, [ref, "", "", "terminated", ""])))
+        call = self._calls.termination(user_id, _stream_ref("stream_ref", stream_ref))
+        return bool(await self._store.run(call))
 
     async def terminate_all(self, user_id: str) -> tuple[EndedStream, ...]:
         """End all streams of a user, and say which."""
@@ -275,12 +265,12 @@ class StreamTracker:
 
     async def list(self, user_id: str) -> UserStreams:
         """The live streams of a user, by seat, and the limit."""
-        reply = await self._store.run(self._call(LIST, user_id, [self.rules.limit_of_unknown]))
-        return replies.user_streams(user_id, reply)
+        return replies.user_streams(user_id, await self._store.run(self._calls.listing(user_id)))
 
     async def user_limit(self, user_id: str) -> int | None:
         """The limit in the user's record; None where there is none."""
-        return replies.user_streams(user_id, await self._store.run(self._call(LIST, user_id, [""]))).limit
+        call = self._calls.listing(user_id, known_users_only=True)
+        return replies.user_streams(user_id, await self._store.run(call)).limit
 
     async def set_user_limit(self, user_id: str, limit: int, *, end_excess: bool = False) -> tuple[EndedStream, ...]:
         """Write the user's record. With `end_excess`, end what is too much, stale streams first, then the oldest."""
@@ -290,48 +280,70 @@ class StreamTracker:
 
     async def delete_user(self, user_id: str) -> bool:
         """Delete the user's record; whether there was one. Live streams go on."""
-        call = Call(DELETE, [self._keys.user(user_id)], [], self._keys.slot(user_id))
-        return bool(await self._store.run(call))
+        return bool(await self._store.run(self._calls.deletion(user_id)))
 
-    def _call(self, script: Script, user_id: str, args: Sequence[str | int], *, in_epoch: bool = False) -> Call:
-        return Call(script, self._keys.all_of(user_id), args, self._keys.slot(user_id), in_epoch)
+    async def _decide(self, user_id: str, wanted: dict[str, str | int], ref_limit: int, *, retry: bool) -> Any:
+        """Run admit.lua until REF carries the user's limit.
 
-    def _admission(self, user_id: str, **given: str | int) -> Call:
-        rules: dict[str, str | int] = {
-            "ttl": self.rules.ttl_ms,
-            "stale_below": self.rules.stale_below_ms,
-            "enforce": _flag(self.rules.enforce),
-        }
-        args = [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS]
-        return self._call(ADMIT, user_id, args, in_epoch=True)
+        Args:
+            user_id: Whose stream.
+            wanted: ARGV of admit.lua by their names.
+            ref_limit: The user's limit, at a guess.
+            retry: The caller may repeat the admission, with the same idempotency key.
+        """
+        deadline = self._store.deadline()
+        while True:
+            ref = mint_ref(ref_limit)
+            sig = self._signer.sign(user_id, ref)
+            call = self._calls.admission(user_id, ref=ref, sig=sig, ref_limit=ref_limit, **wanted)
+            reply = None
+            try:
+                reply = await self._store.run(call, deadline)
+            finally:
+                settled = reply is not None and reply[0] == "admitted" and reply[4][2] == ref
+                if call.in_doubt and not settled:
+                    # A late run must not take a seat that nobody knows of. A repetition may have found this stream, so
+                    # a live one is left alone then.
+                    self._store.owe(self._calls.release(user_id, StreamId(1, ref, sig), keep_live=retry))
+            if reply[0] != "limit":
+                return reply
+            ref_limit = reply[1]
+
+    def _provisional(self, user_id: str, stream_id: StreamId, **given: str | None) -> Stream:
+        """A stream as it may go on during an outage, by the clock of this machine."""
+        expires_at_ms = time.time_ns() // 1_000_000 + self.rules.ttl_ms
+        return Stream(
+            user_id, stream_id.seat, stream_id.ref, stream_id.minted_ms, expires_at_ms, **given, provisional=True
+        )
+
+    def _in_outage(self, user_id: str, stream_id: StreamId, error: StoreUnavailable) -> Lease | StoreUnavailable:
+        """The answer to a heartbeat that the store did not give."""
+        if not self._may_go_on(user_id, stream_id):
+            return error
+        return self._lease(str(stream_id), self._provisional(user_id, stream_id).expires_at_ms)
+
+    def _may_go_on(self, user_id: str, stream_id: StreamId) -> bool:
+        """Whether a stream that nobody can be asked about goes on."""
+        return self.rules.on_outage == "allow" and self._signer.is_genuine(user_id, stream_id)
+
+    def _parse(self, user_id: str, stream_id: str) -> StreamId | None:
+        """Read a stream id; a bad user id is told first."""
+        checked("user_id", check_user_id, user_id)
+        return parse_stream_id(stream_id)
 
     def _check_limit(self, limit: int) -> None:
         if not 0 <= limit <= self.rules.max_limit:
             raise InvalidInput("limit", f"must be 0 to {self.rules.max_limit}")
 
     async def _trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> tuple[EndedStream, ...]:
-        args = [keep, reason, self.rules.stale_below_ms, limit]
-        return replies.trimmed(user_id, await self._store.run(self._call(TRIM, user_id, args)))
-
-    def _resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
-        rules = self.rules
-        genuine = self._signer.is_genuine(user_id, stream_id)
-        args: list[str | int] = [
-            *(stream_id.ref, stream_id.sig, _flag(genuine), stream_id.seat, stream_id.minted_ms, stream_id.limit),
-            *(rules.ttl_ms, _flag(rules.enforce), _flag(dry_run)),
-        ]
-        return self._call(RESUME, user_id, args, in_epoch=True)
-
-    def _release(self, user_id: str, stream_id: StreamId) -> Call:
-        genuine = _flag(self._signer.is_genuine(user_id, stream_id))
-        return self._call(RELEASE, user_id, [stream_id.ref, stream_id.sig, genuine, "released", ""])
+        return replies.trimmed(user_id, await self._store.run(self._calls.trim(user_id, keep, reason, limit)))
 
     async def _resumed(self, user_id: str, stream_id: StreamId, deadline: float) -> BeatResult | StoreUnavailable:
         """The answer to a heartbeat whose seat does not hold the stream."""
         try:
-            reply = await self._store.run(self._resume(user_id, stream_id), deadline)
+            reply = await self._store.run(self._calls.resume(user_id, stream_id), deadline)
         except StoreUnavailable as error:
-            return error
+            return self._in_outage(user_id, stream_id, error)
         stream = replies.found(user_id, reply)
         if isinstance(stream, Stream):
             return self._lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
@@ -340,10 +352,6 @@ class StreamTracker:
     def _lease(self, stream_id: str, expires_at_ms: int) -> Lease:
         heartbeat_ms = round(self.rules.heartbeat_ms * random.uniform(0.85, 0.95))
         return Lease(stream_id, expires_at_ms, self.rules.ttl_ms, heartbeat_ms)
-
-
-def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument
-    return "1" if value else ""
 
 
 def _optional(field: str, check: Callable[[str], str], value: str | None) -> str:

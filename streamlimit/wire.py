@@ -150,9 +150,12 @@ class Admission(Stream):
     """How long the stream stays live without a heartbeat."""
     heartbeat_seconds: Seconds
     """Send the next heartbeat after this time. It differs from answer to answer, so that players spread out."""
-    live: Count
-    """How many streams of the user are live, this one included."""
+    live: Count | None
+    """How many streams of the user are live, this one included; null for a provisional one."""
     limit: Count
+    provisional: bool
+    """The store was out of reach: the stream takes a seat with its first heartbeat afterwards, or ends with
+    `limit_reached`."""
     over_limit: bool
     """Let in beyond the limit, because it is not enforced."""
     ended: list[EndedStream]
@@ -170,6 +173,7 @@ class Admission(Stream):
             heartbeat_seconds=lease.heartbeat_ms / 1000,
             live=admission.live,
             limit=admission.limit,
+            provisional=admission.stream.provisional,
             over_limit=admission.over_limit,
             ended=[EndedStream.of(ended) for ended in admission.ended],
         )

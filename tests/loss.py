@@ -101,8 +101,8 @@ def without_epoch() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patches:
         admit = _changed(ADMIT, "enforce == '1' and now < recovering_until then", "false then")
         resume = _changed(RESUME, "now < lost_until and", "")
-        patches.setattr("streamlimit.tracker.ADMIT", admit)
-        patches.setattr("streamlimit.tracker.RESUME", resume)
+        patches.setattr("streamlimit.calls.ADMIT", admit)
+        patches.setattr("streamlimit.calls.RESUME", resume)
         yield
 
 

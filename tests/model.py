@@ -145,17 +145,19 @@ class Model:
         full = len(user.ended) >= MAX_ENDED
         dropped = full and ref.minted <= min(at for _, at in user.ended.values())
         limit = (ref.limit if user.limit is None else user.limit) if rules.enforce else rules.max_limit
-        if (young or self.now < self.recovering_until) and not dropped and len(user.seats) < limit:
+        lost = (young or self.now < self.recovering_until) and not dropped
+        if lost and len(user.seats) < limit:
             free = 1 <= last_seat <= rules.max_limit and last_seat not in user.seats
             seat = last_seat if free else self._lowest_free_seat(user)
             if dry_run:
                 return ("provisional", seat)
             user.seats[seat] = Stream(ref, ref.minted, self.now + rules.ttl_ms)
             return ("live", seat)
-        # 5. It expired, and will always have expired.
+        # 5. No seat is left for it, or it expired; that will not change.
+        reason = "limit_reached" if lost else "expired"
         if not dry_run:
-            self._record(user, ref.name, "expired")
-        return ("ended", "expired")
+            self._record(user, ref.name, reason)
+        return ("ended", reason)
 
     def release(
         self, user_id: str, ref: Ref, reason: str = "released", *, genuine: bool = True, keep_live: bool = False

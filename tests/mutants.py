@@ -38,7 +38,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
     "lua/*.lua",
 )
 TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
-ATTEMPTS, EPOCHS, NODE = "attempts.py", "epochs.py", "node.py"
+ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -177,7 +177,7 @@ MUTANTS: Final = (
     Mutant(
         "a stream that was told expired may come back",
         RESUME,
-        "if dry_run == '' then record_ended(ref, 'expired') end",
+        "if dry_run == '' then record_ended(ref, reason) end",
         "",
     ),
     Mutant("the newest end is forgotten first", ALL_LUA, "at < oldest_at then oldest", "at > oldest_at then oldest"),
@@ -329,7 +329,20 @@ MUTANTS: Final = (
         "if false then return {'provisional'",
     ),
     Mutant("a look keeps a stream live", RESUME, "    if dry_run == '' then\n", "    if true then\n"),
+    Mutant(
+        "who finds no seat is told that it expired",
+        RESUME,
+        "and 'limit_reached' or 'expired'",
+        "and 'expired' or 'expired'",
+    ),
     # The tracker and the store.
+    Mutant("an outage lets everybody in", TRACKER, 'if self.rules.on_outage == "deny" or ref_limit == 0:', "if False:"),
+    Mutant(
+        "an outage keeps invented streams",
+        TRACKER,
+        'self.rules.on_outage == "allow" and self._signer.is_genuine(user_id, stream_id)',
+        'self.rules.on_outage == "allow"',
+    ),
     Mutant("an unknown outcome is not undone", TRACKER, "if call.in_doubt and not settled:", "if False:"),
     Mutant("a lost answer is not in doubt", STORE, "            call.in_doubt = True", "            return"),
     Mutant("a lost script is not loaded again", NODE, "if isinstance(reply, NoScriptError)]", "if False]"),
@@ -349,9 +362,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the hint of a seat beyond the last is followed",
-        TRACKER,
-        "min(stream_id.seat if stream_id else 1, self.rules.max_limit)",
-        "(stream_id.seat if stream_id else 1)",
+        CALLS,
+        "min(stream_id.seat, self._rules.max_limit)",
+        "stream_id.seat",
     ),
     Mutant("all players send heartbeats together", TRACKER, "random.uniform(0.85, 0.95)", "1"),
     Mutant(

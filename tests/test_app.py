@@ -245,7 +245,7 @@ async def test_an_ended_stream_is_gone_with_the_reason(
         assert gone["reason"] == reason
 
 
-async def test_a_stream_whose_key_is_gone_and_whose_place_is_taken_has_expired(
+async def test_a_stream_whose_key_is_gone_and_whose_place_is_taken_is_told_so(
     http: httpx2.AsyncClient, fake_redis: Redis
 ) -> None:
     stream_id = (await started(http))["stream_id"]
@@ -254,7 +254,7 @@ async def test_a_stream_whose_key_is_gone_and_whose_place_is_taken_has_expired(
         await started(http)
 
     for answer in (await http.get(f"{STREAMS}/{stream_id}"), await http.post(f"{STREAMS}/{stream_id}/heartbeat")):
-        assert problem(answer, 410, "stream-ended")["reason"] == "expired"
+        assert problem(answer, 410, "stream-ended")["reason"] == "limit_reached"
 
 
 @pytest.mark.parametrize("stream_id", [INVENTED, "99" + INVENTED[1:], INVENTED.rpartition(".")[0], *MALFORMED_IDS])

@@ -298,7 +298,7 @@ async def test_a_stream_begun_after_a_stale_snapshot_goes_on_unless_its_seat_was
     await restart(server, operator)
 
     assert isinstance(await tracker.admit("alice"), Admission)
-    assert await tracker.heartbeat("alice", others["alice"]) == StreamEnded("expired")
+    assert await tracker.heartbeat("alice", others["alice"]) == StreamEnded("limit_reached")
     assert await leases(tracker, first)
     assert len(await seats(operator, "alice")) == LIMIT
     assert isinstance(await tracker.heartbeat("bob", others["bob"]), Lease)

@@ -274,7 +274,7 @@ async def test_short_of_memory_ends_are_told_all_the_same(tracker: StreamTracker
     await tracker.set_user_limit("alice", 0)  # nothing may resume
     await operator.config_set("maxmemory", "1")
 
-    assert await tracker.heartbeat("alice", expired.lease.stream_id) == StreamEnded("expired")
+    assert await tracker.heartbeat("alice", expired.lease.stream_id) == StreamEnded("limit_reached")
     await tracker.release("alice", expired.lease.stream_id)
     assert await tracker.heartbeat("bob", live.lease.stream_id) == StreamEnded("terminated")
     assert "memory is full" in " ".join((await tracker.health()).warnings)

@@ -20,7 +20,7 @@ PLAYBACK = {"stream_ref", "user_id", "seat", "device_id", "device_name", "conten
 LISTED = PLAYBACK | {"expires_at"}
 ENDED = PLAYBACK | {"reason"}
 LEASE = {"stream_id", "expires_at", "ttl_seconds", "heartbeat_seconds"}
-ADMISSION = LISTED | LEASE | {"live", "limit", "over_limit", "ended"}
+ADMISSION = LISTED | LEASE | {"live", "limit", "over_limit", "provisional", "ended"}
 PROBLEM = {"type", "title", "status", "detail"}
 
 

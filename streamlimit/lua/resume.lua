@@ -21,7 +21,7 @@
 --   {'unknown'}        SIG is wrong and no live stream bears it: never issued
 -- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
 --
--- Writes the TTL, the stream brought back, or in ended:{USER} that it expired: who was told so once is told so again.
+-- Writes the TTL, the stream brought back, or in ended:{USER} why not: who was told so once is told so again.
 
 local epoch, ref, sig, genuine, last_seat, minted, ref_limit, ttl, enforce, dry_run = unpack(ARGV)
 last_seat, minted, ttl = tonumber(last_seat), tonumber(minted), tonumber(ttl)
@@ -130,5 +130,7 @@ if now < lost_until and not forgotten and #live < math.min(limit, seats) then
   return {'live', now, {seat, ttl, ref, minted, false, false, false}}
 end
 
-if dry_run == '' then record_ended(ref, 'expired') end
-return {'ended', 'expired'}
+-- What would be back, if its seat had not been given away, has not expired.
+local reason = now < lost_until and not forgotten and 'limit_reached' or 'expired'
+if dry_run == '' then record_ended(ref, reason) end
+return {'ended', reason}

@@ -1,0 +1,81 @@
+"""From what is wanted to the KEYS and ARGV of the scripts, as their headers define them. See also `replies`."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from streamlimit.keys import Keys
+from streamlimit.node import Beat
+from streamlimit.results import Reason
+from streamlimit.rules import Rules
+from streamlimit.scripts import ADMIT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
+from streamlimit.store import Call
+from streamlimit.stream_id import Signer, StreamId
+
+_ADMIT_ARGUMENTS: Final = (
+    *("ref", "sig", "ref_limit", "ttl", "stale_below", "override", "default", "on_limit", "take_over"),
+    *("device_id", "device_name", "content_id", "request", "enforce", "dry_run"),
+)
+"""ARGV of admit.lua behind the epoch, in order; '' stands for what is not given."""
+
+
+class Calls:
+    """Makes the calls of one deployment. Each raises InvalidInput where the user id cannot be one."""
+
+    def __init__(self, keys: Keys, signer: Signer, rules: Rules) -> None:
+        self._keys = keys
+        self._signer = signer
+        self._rules = rules
+
+    def admission(self, user_id: str, **given: str | int) -> Call:
+        """Run admit.lua, with its arguments by their names."""
+        rules: dict[str, str | int] = {
+            "default": self._rules.limit_of_unknown,
+            "ttl": self._rules.ttl_ms,
+            "stale_below": self._rules.stale_below_ms,
+            "enforce": _flag(self._rules.enforce),
+        }
+        args = [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS]
+        return self._call(ADMIT, user_id, args, in_epoch=True)
+
+    def beat(self, user_id: str, stream_id: StreamId) -> Beat:
+        """Keep a stream live in the seat where it is believed to be."""
+        key = self._keys.stream(user_id, min(stream_id.seat, self._rules.max_limit))
+        return Beat(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig)
+
+    def resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
+        """Look where a stream is, and bring it back where the store lost it."""
+        rules = self._rules
+        genuine = self._signer.is_genuine(user_id, stream_id)
+        args: list[str | int] = [
+            *(stream_id.ref, stream_id.sig, _flag(genuine), stream_id.seat, stream_id.minted_ms, stream_id.limit),
+            *(rules.ttl_ms, _flag(rules.enforce), _flag(dry_run)),
+        ]
+        return self._call(RESUME, user_id, args, in_epoch=True)
+
+    def release(self, user_id: str, stream_id: StreamId, *, keep_live: bool = False) -> Call:
+        """End a stream, as its player does; or only bar an admission that may still arrive."""
+        genuine = _flag(self._signer.is_genuine(user_id, stream_id))
+        return self._call(RELEASE, user_id, [stream_id.ref, stream_id.sig, genuine, "released", _flag(keep_live)])
+
+    def termination(self, user_id: str, stream_ref: StreamId) -> Call:
+        """End a stream, as an operator does."""
+        return self._call(RELEASE, user_id, [stream_ref.ref, "", "", "terminated", ""])
+
+    def listing(self, user_id: str, *, known_users_only: bool = False) -> Call:
+        """List the streams and the limit of a user."""
+        return self._call(LIST, user_id, ["" if known_users_only else self._rules.limit_of_unknown])
+
+    def trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> Call:
+        """End streams until as many are left as may stay, and set the limit."""
+        return self._call(TRIM, user_id, [keep, reason, self._rules.stale_below_ms, limit])
+
+    def deletion(self, user_id: str) -> Call:
+        """Delete the record of a user."""
+        return Call(DELETE, [self._keys.user(user_id)], [], self._keys.slot(user_id))
+
+    def _call(self, script: Script, user_id: str, args: Sequence[str | int], *, in_epoch: bool = False) -> Call:
+        return Call(script, self._keys.all_of(user_id), args, self._keys.slot(user_id), in_epoch)
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument
+    return "1" if value else ""
