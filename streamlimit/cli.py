@@ -4,38 +4,88 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
+from pydantic_settings import CliSettingsSource, SettingsError
 
 import streamlimit
 from streamlimit.errors import StreamlimitError
 from streamlimit.settings import ENV_PREFIX, Settings, explain
 
-_BAD_INPUT = 2
+_BAD_INPUT: Final = 2
+_INTERRUPTED: Final = 130
+
+_DOCTOR: Final = """\
+Examines a store before it is trusted: is it reachable, is it a version that is tested, may its user do what is needed,
+are the scripts fast enough, what would a crash cost, are its settings right. Takes some seconds, runs the scripts on
+streams of a user that nobody has, and leaves nothing behind. Exit code 0: no problem, 1: a problem, 2: bad usage."""
+
+
+class _UsageError(Exception):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says on one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 it could not run, 2 a setting or option is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="streamlimit", description="Lets one account watch at most N streams at once."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {streamlimit.__version__}")
-    parser.add_argument("command", choices=["serve"], help="serve: serve the HTTP API; serve --help lists the settings")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parsed = parser.parse_args(arguments)
-    if any(option.partition("=")[0] == "--secret" for option in parsed.options):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(argument.partition("=")[0] == "--secret" for argument in arguments):
         return _fail(f"--secret: a command line is seen by everyone on the machine; set {ENV_PREFIX}SECRET", _BAD_INPUT)
+    parser, sources = _parser()
     try:
-        settings = Settings(_cli_parse_args=parsed.options, _cli_exit_on_error=False)
+        parsed = parser.parse_args(arguments)
+        settings = Settings(_cli_settings_source=sources[parsed.command](parsed_args=parsed))
+    except (_UsageError, SettingsError) as error:
+        return _fail(str(error).removeprefix("error parsing CLI: "), _BAD_INPUT)
     except ValidationError as error:
         return _fail(explain(error), _BAD_INPUT)
-    except SettingsError as error:
-        return _fail(str(error).removeprefix("error parsing CLI: "), _BAD_INPUT)
     for name in sorted(_unknown_variables()):
         print(f"streamlimit: warning: {name} is no setting and is ignored", file=sys.stderr)
+    # Imported so late, since what is wrong with a setting is said before uvicorn loads.
+    if parsed.command == "doctor":
+        from streamlimit.report import report  # noqa: PLC0415 - see above
 
-    from streamlimit.server import serve  # noqa: PLC0415 - what is wrong with a setting is said before uvicorn loads
+        try:
+            return report(settings, as_json=parsed.json, strict=parsed.strict)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+    return _serve(settings)
+
+
+def _parser() -> tuple[_Parser, dict[str, CliSettingsSource[Any]]]:
+    """The parser of the command line, and for each command what makes settings of what is parsed."""
+    parser = _Parser(prog="streamlimit", description="Lets one account watch at most N streams at once.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {streamlimit.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve the HTTP API; serve --help lists the settings",
+        description="Serve the HTTP API.",
+        allow_abbrev=False,
+    )
+    doctor = commands.add_parser(
+        "doctor",
+        help="examine the store before it is trusted",
+        description=_DOCTOR,
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object in place of lines for people")
+    doctor.add_argument("--strict", action="store_true", help="let warnings count as problems")
+    return parser, {
+        name: CliSettingsSource(Settings, root_parser=command)
+        for name, command in {"serve": serve, "doctor": doctor}.items()
+    }
+
+
+def _serve(settings: Settings) -> int:
+    from streamlimit.server import serve  # noqa: PLC0415 - as above
 
     try:
         serve(settings)
