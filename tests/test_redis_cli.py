@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from tests.conftest import missing
-from tests.documents import ROOT, check_commands, commands, run
+from tests.documents import ROOT, blocks, check_commands, commands, run
 from tests.servers import Service, redis7, running, serving, wait_for
 
 pytestmark = pytest.mark.slow
@@ -58,6 +58,10 @@ class Scene:
         connection, *others = [command for command, _ in commands(PAGE)]
         (command,) = [command for command in others if part in command]
         return run([connection, command], self.replace)[1]
+
+
+def writes(command: str) -> bool:
+    return "--eval" in command or "hset" in command
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -108,6 +112,37 @@ def streams(scene: Scene) -> list[str]:
 @pytest.mark.usefixtures("streams")
 def test_the_commands_of_the_page_answer_as_it_says(scene: Scene) -> None:
     check_commands(PAGE, scene.replace, CHANCE)
+
+
+@pytest.mark.usefixtures("streams")
+def test_the_user_who_can_only_look_may_run_every_command_but_those_that_write(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (set_up,) = [block for block in blocks(PAGE, "sh") if "ACL SETUSER operator" in block]
+    run([set_up], {"6379": scene.replace["6390"]})
+    scene.store.acl_log_reset()
+    connection, *others = [command for command, _ in commands(PAGE)]
+    monkeypatch.setenv("REDISCLI_AUTH", "PASSWORD")
+    run([connection, *[one for one in others if not writes(one)]], scene.replace | {"--raw": "--user operator --raw"})
+
+    assert scene.store.acl_log() == []
+
+
+@pytest.mark.usefixtures("streams")
+def test_the_user_who_can_only_look_may_run_no_command_that_writes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (set_up,) = [block for block in blocks(PAGE, "sh") if "ACL SETUSER operator" in block]
+    run([set_up], {"6379": scene.replace["6390"]})
+    before = scene.store.dbsize()
+    connection, *others = [command for command, _ in commands(PAGE)]
+    monkeypatch.setenv("REDISCLI_AUTH", "PASSWORD")
+    looking = scene.replace | {"--raw": "--user operator --raw"}
+    _, *answers = run([connection, *[one for one in others if writes(one)]], looking)
+
+    assert len(answers) == 3
+    assert all("NOPERM" in answer for answer in answers)
+    assert scene.store.dbsize() == before
 
 
 def test_a_freed_seat_stays_free(scene: Scene, streams: list[str]) -> None:
