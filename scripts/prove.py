@@ -13,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from marked import write_marked
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "guarantees.md"
-BEGIN, END = "<!-- scripts/prove --write writes this -->\n\n", "\n<!-- until here -->\n"
+MARK = "scripts/prove --write"
 PROOFS = (
     *("exhaustive", "state_machine", "races"),
     *("lost_answers", "lost_answers_http", "cancellation", "faults", "clock", "loss"),
@@ -117,9 +119,7 @@ def main() -> str | None:
     if not held:
         return "A promise was broken, or a proof did not run; see above."
     if options.write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        _, after = rest.split(END)
-        PAGE.write_text(before + BEGIN + text + END + after)
+        write_marked(PAGE, MARK, text)
     return None
 
 

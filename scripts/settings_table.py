@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from marked import marked
 from pydantic.fields import FieldInfo
 
 from streamlimit.settings import Settings
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- scripts/settings_table.py writes this -->\n\n", "\n<!-- until here -->\n"
+MARK = "scripts/settings_table.py"
 
 
 def table() -> str:
@@ -46,9 +47,7 @@ def main() -> str | None:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where the table is out of date")
     options = parser.parse_args()
     readme = README.read_text()
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    current = before + BEGIN + table() + END + after
+    current = marked(readme, MARK, table())
     if options.check:
         return None if current == readme else "The settings in README.md are not up to date: scripts/lint --fix"
     README.write_text(current)

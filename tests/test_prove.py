@@ -7,7 +7,8 @@ from tests.documents import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from prove import BEGIN, END, PAGE, PROOFS, summary
+from marked import marked
+from prove import MARK, PAGE, PROOFS, summary
 
 FIGURES = [
     {"test": "exhaustive", "world": "one", "sequences": 1_000, "calls": 900},
@@ -41,8 +42,7 @@ def test_what_was_not_run_is_not_made_up() -> None:
 
 def test_every_proof_exists_and_the_page_has_room_for_the_figures() -> None:
     assert [name for name in PROOFS if not (ROOT / "tests" / f"test_{name}.py").exists()] == []
-    _, rest = PAGE.read_text().split(BEGIN)
-    assert END in rest
+    assert "figures" in marked(PAGE.read_text(), MARK, "figures")
 
 
 def test_the_options_are_told() -> None:
