@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 from tests.figures import report  # noqa: E402 - the tests are no installed package
 from tests.mutants import MUTANTS, Mutant  # noqa: E402 - the same
 
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__", ".*_cache", ".hypothesis")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__", ".*_cache", ".hypothesis", "node_modules")
 TOO_LONG_SECONDS = 300
 
 

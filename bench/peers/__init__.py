@@ -1,0 +1,1 @@
+"""What the service is measured beside: small programs, each as people would write it."""
