@@ -146,7 +146,21 @@ class Store:
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
         raise StoreUnavailable("the store loses its data again and again")
 
-    async def heartbeat(self, beats: Sequence[Beat], deadline: float) -> list[int | StoreUnavailable]:
+    async def heartbeat(self, beat: Beat, deadline: float) -> int | StoreUnavailable:
+        """Run heartbeat.lua for one stream, together with those that come at the same moment.
+
+        The first attempt has no timer of its own, since `Lane` and `Node` answer in time.
+        """
+        try:
+            (reply,) = await self._topology.node(beat.slot).beats.submit((beat,))
+        except (RedisError, StoreUnavailable, TimeoutError, OSError):
+            reply = None
+        if type(reply) is int and not self._epochs.down:
+            return reply
+        (answer,) = await self._beat((beat,), deadline)
+        return answer
+
+    async def heartbeats(self, beats: Sequence[Beat], deadline: float) -> list[int | StoreUnavailable]:
         """Run heartbeat.lua for many streams, in one round trip to each server.
 
         Returns:

@@ -182,10 +182,21 @@ class StreamTracker:
 
         During an outage the lease of a genuine id only says "go on", where the rules allow that.
         """
-        (beat,) = await self.heartbeat_many([(user_id, stream_id)])
-        if isinstance(beat, Exception):
-            raise beat
-        return beat
+        parsed = self._parse(user_id, stream_id)
+        if parsed is None:
+            return UnknownStream()
+        deadline = self._store.deadline()
+        reply = await self._store.heartbeat(self._calls.beat(user_id, parsed), deadline)
+        if not isinstance(reply, StoreUnavailable) and reply:
+            return self._lease(stream_id, reply)
+        result = (
+            self._in_outage(user_id, parsed, reply)
+            if isinstance(reply, StoreUnavailable)
+            else await self._resumed(user_id, parsed, deadline)
+        )
+        if isinstance(result, StoreUnavailable):
+            raise result
+        return result
 
     async def heartbeat_many(
         self, streams: Sequence[tuple[str, str]]
@@ -215,7 +226,7 @@ class StreamTracker:
             beats.append(self._calls.beat(user_id, stream_id))
 
         missing: list[tuple[int, str, StreamId]] = []
-        for found, reply in zip(parsed, await self._store.heartbeat(beats, deadline), strict=True):
+        for found, reply in zip(parsed, await self._store.heartbeats(beats, deadline), strict=True):
             index, user_id, stream_id = found
             if isinstance(reply, StoreUnavailable):
                 results[index] = self._in_outage(user_id, stream_id, reply)
