@@ -31,7 +31,7 @@ LABEL org.opencontainers.image.title="streamlimit" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/streamlimit /opt/streamlimit
 # Inside a container 127.0.0.1 is out of reach for everybody else. On 0.0.0.0 the service refuses to start until it is
-# given a SECRET, and told by INSECURE that whoever runs it knows that callers are not authenticated.
+# given a SECRET and keys (SERVICE_KEYS, OPERATOR_KEYS, JWT_KEY or JWT_JWKS_URL), as variables or as files (…_FILE).
 ENV PATH=/opt/streamlimit/bin:$PATH \
     STREAMLIMIT_HOST=0.0.0.0 \
     STREAMLIMIT_DATA_DIR=/var/lib/streamlimit

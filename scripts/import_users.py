@@ -23,6 +23,7 @@ from typing import Any
 
 try:
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
     from tqdm import tqdm
 
     from streamlimit import InvalidInput, StoreUnavailable, StreamTracker
@@ -202,8 +203,8 @@ def main() -> int:
     options = vars(parser.parse_args())
     try:
         settings = Settings(**{name: options[name] for name in SETTINGS if options[name] is not None})
-    except ValidationError as error:
-        tell(explain(error))
+    except (ValidationError, SettingsError) as error:
+        tell(explain(error) if isinstance(error, ValidationError) else str(error))
         return 2
     if settings.redis_url == MEMORY_URL:
         tell("memory:// lives in the service's own process: nothing can be imported into it")

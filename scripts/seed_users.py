@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -16,10 +17,13 @@ LIMIT = 3
 LIVE_STREAMS = {"user-1": 2, "user-2": 3}
 
 
+HEADERS = {"Content-Type": "application/json"}
+
+
 def call(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     """Send a request and return the JSON of the answer, None where it has none."""
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - as told
+    request = Request(url, data, HEADERS, method=method)  # noqa: S310 - as told
     with urlopen(request, timeout=5) as response:  # noqa: S310 - as told
         text = response.read()
     return json.loads(text) if text else None
@@ -59,10 +63,16 @@ def main() -> str | None:
     """Run the command; return what went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the service (default: %(default)s)")
+    parser.add_argument("--key-file", type=Path, help="holds an operator's API key; for a service that asks for one")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--keep", action="store_true", help="keep the streams live by heartbeats until Ctrl-C")
     what.add_argument("--remove", action="store_true", help="end the streams and delete the users")
     options = parser.parse_args()
+    if options.key_file:
+        try:
+            HEADERS["Authorization"] = f"Bearer {options.key_file.read_text().strip()}"
+        except OSError as error:
+            return f"{options.key_file}: {error.strerror}"
     users = {f"{options.url.rstrip('/')}/v1/users/{user_id}": count for user_id, count in LIVE_STREAMS.items()}
     try:
         if options.remove:

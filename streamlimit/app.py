@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import streamlimit
 from streamlimit import docs, problems
-from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.authenticator import Authenticator
+from streamlimit.errors import StreamlimitError
 from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import document
 from streamlimit.problems import NO_STORE, Problem
@@ -24,24 +25,23 @@ from streamlimit.tracker import StreamTracker
 _logger = logging.getLogger(__name__)
 
 # Exception is what Starlette's outermost layer looks for, the others its inner one.
-_HANDLED = (Problem, InvalidInput, StoreUnavailable, HTTPException, ClientDisconnect, Exception)
-_HTTP_PROBLEMS = {
-    404: (problems.NOT_FOUND, "See /openapi.json for what there is."),
-    405: (problems.METHOD_NOT_ALLOWED, "The Allow header names those it has."),
-}
+_HANDLED = (Problem, StreamlimitError, HTTPException, ClientDisconnect, Exception)
 
 
-def create_app(make_tracker: Callable[[], StreamTracker]) -> Starlette:
+def create_app(make_tracker: Callable[[], StreamTracker], authenticator: Authenticator | None = None) -> Starlette:
     """Build the application.
 
     Args:
         make_tracker: Called at start-up, in the event loop; the app opens the tracker and closes it at shutdown.
+        authenticator: Tells who is asking; without one nobody is asked, and everybody may do everything.
     """
+    authenticator = authenticator or Authenticator()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with make_tracker() as tracker:
+        async with make_tracker() as tracker, authenticator:
             app.state.tracker = tracker
+            app.state.authenticator = authenticator
             app.state.openapi = JSONResponse(
                 document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
             )
@@ -82,20 +82,8 @@ def _respond(request: Request, problem: Problem) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    match error:
-        case Problem():
-            problem = error
-        case InvalidInput():
-            problem = problems.invalid_input(error)
-        case StoreUnavailable():
-            problem = problems.store_unavailable()
-        case HTTPException(status_code=status) if status in _HTTP_PROBLEMS:
-            kind, detail = _HTTP_PROBLEMS[status]
-            problem = Problem(kind, detail, headers=error.headers)
-        case ClientDisconnect():
-            _logger.debug("A client went away in the middle of its request")
-            return Response(status_code=400)  # nobody reads it
-        case _:
-            # Starlette raises it again for the server's log, which gets the traceback; the caller does not.
-            problem = problems.internal_error()
-    return _respond(request, problem)
+    if isinstance(error, ClientDisconnect):
+        _logger.debug("A client went away in the middle of its request")
+        return Response(status_code=400)  # nobody reads it
+    # What is no error of ours Starlette raises again for the server's log, which gets the traceback; callers do not.
+    return _respond(request, problems.of(error))

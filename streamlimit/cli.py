@@ -11,6 +11,7 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 import streamlimit
 from streamlimit.errors import StreamlimitError
+from streamlimit.secret_files import FILE_SUFFIX, secret_names
 from streamlimit.settings import ENV_PREFIX, Settings, explain
 
 _BAD_INPUT: Final = 2
@@ -36,8 +37,12 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 it could not run, 2 a setting or option is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument.partition("=")[0] == "--secret" for argument in arguments):
-        return _fail(f"--secret: a command line is seen by everyone on the machine; set {ENV_PREFIX}SECRET", _BAD_INPUT)
+    for name in secret_names(Settings):
+        option = f"--{name.replace('_', '-')}"
+        if any(given.partition("=")[0] == option for given in arguments):
+            variable = f"{ENV_PREFIX}{name.upper()}"
+            message = f"{option}: a command line is seen by everyone on the machine; set {variable}, or {variable}_FILE"
+            return _fail(message, _BAD_INPUT)
     parser, sources = _parser()
     try:
         parsed = parser.parse_args(arguments)
@@ -100,6 +105,7 @@ def _serve(settings: Settings) -> int:
 
 def _unknown_variables() -> set[str]:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in secret_names(Settings)}
     return {name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known}
 
 

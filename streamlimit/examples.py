@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from streamlimit import problems, results, wire
+from streamlimit.callers import NotAuthenticated
 from streamlimit.problems import Problem, ProblemType
 from streamlimit.results import Lease, Stream
 
@@ -149,6 +150,9 @@ PROBLEMS: Final[Mapping[ProblemType, Problem]] = {
     problem.kind: problem
     for problem in (
         problems.invalid([("user_id", "must be 1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")]),
+        problems.unauthenticated(NotAuthenticated("expired", "The token has expired: get a new one.")),
+        problems.forbidden("A player acts for the user that its token names, and for no other."),
+        problems.keys_unavailable(),
         problems.body_too_large(),
         problems.unsupported_media_type(),
         problems.limit_reached(results.LimitReached(3, 3, (_TV, _PHONE, _TABLET), 38_000)),

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streamlimit import problems, results, wire
+from streamlimit.callers import Caller, Role
 from streamlimit.errors import InvalidInput, StoreUnavailable
 from streamlimit.fields import check_idempotency_key
 from streamlimit.problems import NO_STORE, Problem
@@ -33,6 +34,11 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
     user_id = request.path_params["user_id"]
     body = await _read(request, wire.AdmissionRequest, empty=wire.AdmissionRequest())
     key = _idempotency_key(request)
+    caller: Caller = request.state.caller
+    if caller.role is Role.PLAYER:
+        if body.limit is not None:
+            raise problems.forbidden("limit is for back ends; a player's token may have it, as streams_limit.")
+        body.limit = caller.limit
     answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=key)
     match answer:
         case results.Admission():

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from streamlimit import examples, problems, wire
+from streamlimit.callers import Role
 from streamlimit.handlers import is_legacy
 from streamlimit.problems import ProblemType
 from streamlimit.routes import OPERATIONS, TAGS, Operation
@@ -20,6 +21,8 @@ with a release, or by itself when the heartbeats stop.
 
 - A **`stream_id`** is a capability: whoever has it may keep that stream live and end it, so it is for its player only.
   Everybody else sees the `stream_ref`.
+- **Who may**: players send a token, back ends and operators an API key, each as `Authorization: Bearer`. An operation
+  that shows no lock asks for none. Where the service has no keys, nobody is asked.
 - **Times** are RFC 3339 in UTC with milliseconds, by the store's clock.
 - **Bodies** are JSON of at most 16 KiB, 512 KiB for a batch of heartbeats.
 - Where there is GET there is HEAD. Any other method is answered 405 with `Allow`, any other path 404.
@@ -30,6 +33,7 @@ with a release, or by itself when the heartbeats stop.
 | --- | --- | --- |
 """
 _ALL_PROBLEMS: Final = tuple(kind for kind in vars(problems).values() if isinstance(kind, ProblemType))
+_CHALLENGES: Final = (problems.UNAUTHENTICATED, problems.FORBIDDEN)
 _JSON: Final = "application/json"
 _SCHEMA: Final = "#/components/schemas/{model}"
 
@@ -46,12 +50,27 @@ _HEADERS: Final = {
         "required": True,
         "schema": {"type": "string", "pattern": "^max-age=[1-9][0-9]*$"},
     },
+    "Challenge": {
+        "description": "That a key is wanted, and whether one was sent.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^Bearer realm="streamlimit"'},
+    },
     "Location": {"description": "The stream.", "required": True, "schema": _URL},
     "RetryAfter": {"description": "Try again after so many seconds.", "required": True, "schema": _SECONDS},
     "RetryAfterIfAny": {
         "description": "The seconds until the first of the streams would expire; not there where there is none.",
         "schema": _SECONDS,
     },
+}
+_SECURITY_SCHEMES: Final = {
+    Role.PLAYER: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token whose `sub` is the user, for which alone it is good. It may have `streams_limit`.",
+    },
+    Role.SERVICE: {"type": "http", "scheme": "bearer", "description": "The API key of a back end, for every user."},
+    Role.OPERATOR: {"type": "http", "scheme": "bearer", "description": "The API key of an operator, for everything."},
 }
 
 _STREAM_ID: Final = {"user_id": "$request.path.user_id", "stream_id": "$response.body#/stream_id"}
@@ -87,7 +106,11 @@ def document(version: str, max_limit: int) -> dict[str, Any]:
         "servers": [{"url": ".", "description": "This service"}],
         "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
-        "components": {"schemas": _schemas(max_limit), "headers": _HEADERS},
+        "components": {
+            "schemas": _schemas(max_limit),
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
 
 
@@ -139,6 +162,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.handler.__name__ + ("_slash" if operation.path.endswith("/") else ""),
         "tags": [operation.tag],
         "summary": operation.summary,
+        "security": [{role: []} for role in Role if role in operation.roles],
         "responses": {
             **{str(status): _success(operation, status) for status in operation.answers},
             **{str(status): _error(operation, kinds) for status, kinds in sorted(_problems(operation).items())},
@@ -173,6 +197,8 @@ def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]
     headers = {"Cache-Control": _header("NoStore")}
     if kinds[0].status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _header("RetryAfter")
+    elif kinds[0] in _CHALLENGES:
+        headers["WWW-Authenticate"] = _header("Challenge")
     elif kinds[0].status == HTTPStatus.CONFLICT:
         headers["Retry-After"] = _header("RetryAfterIfAny")
     found = [examples.PROBLEMS[kind] for kind in kinds]
@@ -192,6 +218,8 @@ def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
     kinds = [*operation.problems, problems.BODY_TOO_LARGE, problems.INTERNAL_ERROR]
     if operation.path != "/livez":
         kinds.append(problems.STORE_UNAVAILABLE)
+    if operation.roles:
+        kinds += [*_CHALLENGES, problems.KEYS_UNAVAILABLE]
     if operation.parameters or operation.body:
         kinds.append(problems.INVALID_REQUEST)
     if operation.body:

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from streamlimit import results, wire
-from streamlimit.errors import InvalidInput
+from streamlimit.callers import KeysUnavailable, NotAuthenticated
+from streamlimit.errors import InvalidInput, StoreUnavailable
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -73,6 +75,8 @@ class ProblemType:
 
 
 INVALID_REQUEST = ProblemType("invalid-request", 422, "A value in the request cannot be used", FieldsBody)
+UNAUTHENTICATED = ProblemType("unauthenticated", 401, "Who is asking is not known")
+FORBIDDEN = ProblemType("forbidden", 403, "This caller may not do this")
 NOT_FOUND = ProblemType("not-found", 404, "No such path")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This path has no such method")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The body is too large")
@@ -85,6 +89,7 @@ RECOVERING = ProblemType(
     "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
 )
 STORE_UNAVAILABLE = ProblemType("store-unavailable", 503, "The store cannot be reached")
+KEYS_UNAVAILABLE = ProblemType("keys-unavailable", 503, "Whether the token is right cannot be told now")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "Something went wrong here")
 
 
@@ -175,6 +180,18 @@ def unknown_user() -> Problem:
     return invalid([("user_id", "has no record; PUT /v1/users/{user_id} makes one")], UNKNOWN_USER)
 
 
+def unauthenticated(error: NotAuthenticated) -> Problem:
+    """Nobody, as far as we can tell. RFC 6750 section 3.1 has an error only where something was sent."""
+    what = "" if error.reason == "missing" else ', error="invalid_token"'
+    return Problem(UNAUTHENTICATED, str(error), headers={"WWW-Authenticate": f'Bearer realm="streamlimit"{what}'})
+
+
+def forbidden(detail: str) -> Problem:
+    """Somebody, but another one would have to ask. Said before anything is looked up, so that it tells nothing else."""
+    challenge = 'Bearer realm="streamlimit", error="insufficient_scope"'
+    return Problem(FORBIDDEN, detail, headers={"WWW-Authenticate": challenge})
+
+
 def body_too_large() -> Problem:
     """More bytes than the operation reads."""
     return Problem(BODY_TOO_LARGE, "At most 16 KiB; 512 KiB for a batch of heartbeats.")
@@ -194,6 +211,36 @@ def store_unavailable() -> Problem:
     )
 
 
+def keys_unavailable() -> Problem:
+    """The keys that would tell are out of reach; the cause is in the log."""
+    return Problem(KEYS_UNAVAILABLE, "Try again after the time in Retry-After.", headers=retry_after(1000))
+
+
 def internal_error() -> Problem:
     """A bug of ours; the cause is in the log."""
     return Problem(INTERNAL_ERROR, "It is in the log. Repeat the request; an admission with the same Idempotency-Key.")
+
+
+_HTTP_PROBLEMS: Final = {
+    404: (NOT_FOUND, "See /openapi.json for what there is."),
+    405: (METHOD_NOT_ALLOWED, "The Allow header names those it has."),
+}
+
+
+def of(error: Exception) -> Problem:  # noqa: PLR0911 - one for each kind of error
+    """The problem that an error is for the caller."""
+    match error:
+        case Problem():
+            return error
+        case NotAuthenticated():
+            return unauthenticated(error)
+        case KeysUnavailable():
+            return keys_unavailable()
+        case InvalidInput():
+            return invalid_input(error)
+        case StoreUnavailable():
+            return store_unavailable()
+        case HTTPException(status_code=status) if status in _HTTP_PROBLEMS:
+            kind, detail = _HTTP_PROBLEMS[status]
+            return Problem(kind, detail, headers=error.headers)
+    return internal_error()

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from streamlimit import handlers, problems, wire
+from streamlimit.callers import Caller, Role
 from streamlimit.parameters import (
     ANY_STREAM_ID,
     DEVICE_ID,
@@ -44,6 +45,8 @@ class Operation:
     body_required: bool = True
     max_body_bytes: int = MAX_BODY_BYTES
     answers: Mapping[int, type[BaseModel] | None]
+    roles: frozenset[Role]
+    """Who may call it; nobody is asked where none is named."""
     cacheable: bool = False
     problems: tuple[ProblemType, ...] = ()
     """Those that are its own; openapi.py knows those that every operation has."""
@@ -51,13 +54,19 @@ class Operation:
     """Those that stand in an item of a successful answer."""
 
 
+ANYBODY: Final[frozenset[Role]] = frozenset()
+"""No key is asked for: the stream id in the request says enough, or there is nothing to hide."""
+BACK_END: Final = frozenset({Role.SERVICE, Role.OPERATOR})
+ITS_USER: Final = frozenset(Role)
+"""A player, too, but for its own user only."""
+OPERATOR: Final = frozenset({Role.OPERATOR})
+
 PLAYERS: Final = "players"
 BACK_ENDS: Final = "back ends"
 OPERATORS: Final = "operators"
 TAGS: Final = {
     PLAYERS: "Start a stream, keep it live, end it.",
-    BACK_ENDS: "Ask about users and their streams, end streams, set limits. Keep players from these calls: they reach "
-    "every stream of a user.",
+    BACK_ENDS: "Ask about users and their streams, end streams, set limits.",
     OPERATORS: "Watch the service.",
 }
 
@@ -71,6 +80,7 @@ OPERATIONS: Final = (
         method="POST",
         path=_STREAMS,
         handler=handlers.admit,
+        roles=ITS_USER,
         tag=PLAYERS,
         summary="Admit: start a stream, or refuse it",
         description="Fewer live streams than the limit, and a new one starts. A device that is admitted again replaces "
@@ -79,7 +89,8 @@ OPERATIONS: Final = (
         "unnamed device is asked for.\n\n"
         "An admission whose answer was lost is repeated with the same `Idempotency-Key`: while its stream is live, "
         "that stream is the answer, `ended` is empty, and the body is ignored.\n\n"
-        "`limit` is for back ends that know it better than the record: keep players from sending it.",
+        "`limit` is for back ends that know it better than the record. A player cannot send it; its token may have it, "
+        "as `streams_limit`.",
         parameters=(USER_ID, IDEMPOTENCY_KEY),
         body=wire.AdmissionRequest,
         body_required=False,
@@ -90,6 +101,7 @@ OPERATIONS: Final = (
         method="POST",
         path=f"{_STREAM}/heartbeat",
         handler=handlers.heartbeat,
+        roles=ANYBODY,
         tag=PLAYERS,
         summary="Keep a stream live for one more TTL",
         description="Send it after each `heartbeat_seconds`, and go on with the `stream_id` of the answer. Whoever has "
@@ -104,6 +116,7 @@ OPERATIONS: Final = (
         method="POST",
         path=f"{_STREAM}/release",
         handler=handlers.release,
+        roles=ANYBODY,
         tag=PLAYERS,
         summary="End one's own stream",
         description="Whoever has the `stream_id` may, again and again; an id that names nothing is answered alike. "
@@ -115,10 +128,11 @@ OPERATIONS: Final = (
         method="GET",
         path=_STREAM,
         handler=handlers.get_stream,
+        roles=ANYBODY,
         tag=BACK_ENDS,
         summary="May this stream go on?",
-        description="For a CDN, a licence server or `auth_request`. Changes nothing. `provisional` is a stream that "
-        "the store lost and that its next heartbeat brings back.",
+        description="For a CDN, a licence server or `auth_request`. Whoever has the `stream_id` may. Changes nothing. "
+        "`provisional` is a stream that the store lost and that its next heartbeat brings back.",
         parameters=(USER_ID, STREAM_ID),
         answers={200: wire.StreamState},
         cacheable=True,
@@ -128,6 +142,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_STREAM,
         handler=handlers.end,
+        roles=ITS_USER,
         tag=BACK_ENDS,
         summary="End a stream: terminate with its stream_ref, release with its stream_id",
         description="Again and again; a stream that is not live is answered alike. The player learns the reason "
@@ -139,6 +154,7 @@ OPERATIONS: Final = (
         method="GET",
         path=_STREAMS,
         handler=handlers.list_streams,
+        roles=ITS_USER,
         tag=BACK_ENDS,
         summary="The live streams of a user",
         parameters=(USER_ID,),
@@ -148,6 +164,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_STREAMS,
         handler=handlers.end_all,
+        roles=OPERATOR,
         tag=BACK_ENDS,
         summary="Terminate all streams of a user",
         parameters=(USER_ID,),
@@ -157,9 +174,11 @@ OPERATIONS: Final = (
         method="GET",
         path=f"{_USER}/admission",
         handler=handlers.check_admission,
+        roles=ITS_USER,
         tag=BACK_ENDS,
         summary="Would the user be admitted now?",
-        description="Answers as an admission would, and changes nothing. Only an admission holds a seat.",
+        description="Answers as an admission would by the record, whatever limit a request or a token has, and changes "
+        "nothing. Only an admission holds a seat.",
         parameters=(USER_ID, DEVICE_ID),
         answers={200: wire.AdmissionCheck},
     ),
@@ -167,6 +186,7 @@ OPERATIONS: Final = (
         method="GET",
         path=_USER,
         handler=handlers.get_user,
+        roles=BACK_END,
         tag=BACK_ENDS,
         summary="The user's record",
         parameters=(USER_ID,),
@@ -177,6 +197,7 @@ OPERATIONS: Final = (
         method="PUT",
         path=_USER,
         handler=handlers.put_user,
+        roles=BACK_END,
         tag=BACK_ENDS,
         summary="Set the user's limit",
         description="Nobody is ended, unless `end_excess` asks for it.",
@@ -188,6 +209,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_USER,
         handler=handlers.delete_user,
+        roles=BACK_END,
         tag=BACK_ENDS,
         summary="Delete the user's record",
         description="The user has the default limit then, or is unknown. Nobody is ended.",
@@ -199,6 +221,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/v1/heartbeats",
         handler=handlers.heartbeats,
+        roles=BACK_END,
         tag=BACK_ENDS,
         summary="The heartbeats of many players",
         description="Up to 1,000, as a gateway collects them. The items of the answer stand in the order of the "
@@ -213,6 +236,7 @@ OPERATIONS: Final = (
             method="GET",
             path=path,
             handler=handlers.legacy_check,
+            roles=BACK_END,
             tag=BACK_ENDS,
             summary="The old check, for callers not yet moved",
             description="For callers that are still to move to `GET /v1/users/{user_id}/admission`. Only users with a "
@@ -227,6 +251,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/livez",
         handler=handlers.livez,
+        roles=ANYBODY,
         tag=OPERATORS,
         summary="Is the process up?",
         answers={200: wire.Liveness},
@@ -235,6 +260,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/readyz",
         handler=handlers.readyz,
+        roles=ANYBODY,
         tag=OPERATORS,
         summary="Is the store usable?",
         description="Runs a script that reads and writes, as an admission does.",
@@ -257,6 +283,8 @@ def _route(path: str, operations: dict[str, Operation]) -> Route:
         # Starlette's pattern ends in $, which overlooks a last line feed.
         if request.scope["path"].endswith("\n") and not path.endswith("}"):
             raise HTTPException(404)
+        if operation.roles:
+            request.state.caller = await _permitted(request, operation)
         # Starlette's own limit answers in plain text, and where no body is read only after the handler has run.
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > operation.max_body_bytes:
@@ -265,3 +293,13 @@ def _route(path: str, operations: dict[str, Operation]) -> Route:
         return await operation.handler(request, request.app.state.tracker)
 
     return Route(path, endpoint, methods=list(operations))
+
+
+async def _permitted(request: Request, operation: Operation) -> Caller:
+    """Return who is asking, where it may call this operation. Nothing is looked up for one who may not."""
+    caller: Caller = await request.app.state.authenticator.identify(request.headers.getlist("authorization"))
+    if caller.role not in operation.roles:
+        raise problems.forbidden(f"This is for {' and '.join(f'{role}s' for role in sorted(operation.roles))} only.")
+    if not caller.may_act_for(request.path_params.get("user_id", "")):
+        raise problems.forbidden("A player acts for the user that its token names, and for no other.")
+    return caller

@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, Final, NoReturn
 
 import uvicorn
@@ -16,6 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from streamlimit.app import create_app
+from streamlimit.authenticator import Authenticator
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
 from streamlimit.secret import load_or_make_secret
@@ -23,6 +26,7 @@ from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
 
 _BACKLOG: Final = 2048
+_CTRL_C: Final = {signal.SIGINT}
 _LOGGING: Final[dict[str, Any]] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -55,9 +59,8 @@ def serve(settings: Settings) -> None:
             stack.enter_context(EmbeddedStore(settings.embedded_port, settings.data_dir))
         listener = stack.enter_context(_listen(settings))
         _announce(settings, listener)
-        os.environ |= settings.as_environment()
         config = uvicorn.Config(
-            "streamlimit.server:worker_app",
+            partial(worker_app, settings),
             factory=True,
             workers=settings.workers,
             loop="uvloop",
@@ -75,16 +78,27 @@ def serve(settings: Settings) -> None:
         )
         try:
             if settings.workers > 1:
-                Multiprocess(config, sockets=[listener]).run()
+                _Workers(config, sockets=[listener]).run()
             else:
                 uvicorn.Server(config).run(sockets=[listener])
         finally:
             _logger.info("Stopped")
 
 
-def worker_app() -> Starlette:
-    """Build the application of one worker process, from the environment."""
-    settings = Settings()
+class _Workers(Multiprocess):
+    """Starts workers so that a Ctrl-C, which reaches them too, waits until they can take it: no traceback of each."""
+
+    def init_processes(self) -> None:
+        # The first spawn would start it, and that unblocks the signal.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+        super().init_processes()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
+
+
+def worker_app(settings: Settings) -> Starlette:
+    """Build the application of one worker process."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)  # from here on uvicorn listens to it
 
     def make_tracker() -> StreamTracker:
         _stop_with_parent()
@@ -93,7 +107,7 @@ def worker_app() -> Starlette:
             settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
         )
 
-    return create_app(make_tracker)
+    return create_app(make_tracker, Authenticator.from_settings(settings))
 
 
 def _exit(*_: object) -> NoReturn:
@@ -134,7 +148,15 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     _logger.info("Serving %s with %d worker(s), store %s, %s", url, settings.workers, store, limits)
     if not settings.enforce:
         _logger.warning("Shadow mode: the limit is not enforced")
-    if settings.listens_on_loopback:
-        _logger.info("Callers are not authenticated; only this machine can connect")
+    public = " and ".join(settings.public_addresses.values())
+    if settings.authenticates:
+        _logger.info("Callers are asked who they are: %s", ", ".join(_kinds_of_keys(settings)))
+    elif public:
+        _logger.warning("Nobody is asked for a key, and %s is public: whoever connects may do everything", public)
     else:
-        _logger.warning("Callers are not authenticated, and %s is public: let only your gateway connect", settings.host)
+        _logger.info("Nobody is asked for a key, since none is configured; only this machine can connect")
+
+
+def _kinds_of_keys(settings: Settings) -> list[str]:
+    counts = [f"{len(digests)} {role} key(s)" for role, digests in settings.digests.items() if digests]
+    return [*counts, f"players' tokens of {settings.jwt_issuer}"] if settings.verifies_tokens else counts

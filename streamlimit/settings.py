@@ -6,12 +6,22 @@ from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliSuppress, CliToggleFlag, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliSuppress,
+    CliToggleFlag,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from streamlimit.api_keys import parse_digests
+from streamlimit.callers import Role
 from streamlimit.connection import MEMORY_URL, check_url
 from streamlimit.errors import InvalidInput
 from streamlimit.fields import MAX_SEATS, check_key_prefix
 from streamlimit.rules import MAX_TTL_MS, Rules
+from streamlimit.secret_files import SecretFiles, secret_names
+from streamlimit.token_settings import SYMMETRIC, check_algorithms, check_jwks_url, parse_algorithms
 
 ENV_PREFIX: Final = "STREAMLIMIT_"
 MIN_SECRET_LENGTH: Final = 32
@@ -54,11 +64,29 @@ class Settings(BaseSettings):
     """false is shadow mode: admit beyond the limit while a seat is free, and say `over_limit` in the answer"""
     secret: CliSuppress[SecretStr] = SecretStr("")
     """signs stream ids, at least 32 characters; several, separated by commas: the first signs, all are accepted; empty:
-    one is made and kept in DATA_DIR. Only from the environment"""
+    one is made and kept in DATA_DIR"""
+    service_keys: CliSuppress[SecretStr] = SecretStr("")
+    """SHA-256 digests, in hex, of the API keys of services (back ends), separated by commas"""
+    operator_keys: CliSuppress[SecretStr] = SecretStr("")
+    """the same of operators"""
+    jwt_key: CliSuppress[SecretStr] = SecretStr("")
+    """verifies the tokens of players: public keys in PEM, one after the other, or a JSON Web Key Set; with HS256 a
+    secret of at least 32 characters, or several, separated by commas"""
+    jwt_jwks_url: Annotated[str, AfterValidator(check_jwks_url)] = ""
+    """instead of JWT_KEY: an `https://` address of the JSON Web Key Set, which is fetched every 5 minutes, and when a
+    token names an unknown key"""
+    jwt_algorithms: Annotated[str, AfterValidator(check_algorithms)] = "RS256,ES256,EdDSA"
+    """how tokens may be signed: some of these, or HS256 alone"""
+    jwt_issuer: str = ""
+    """the `iss` of every token; needed where there is a key"""
+    jwt_audience: str = ""
+    """what the `aud` of every token has to hold; needed where there is a key"""
+    jwt_leeway_seconds: int = Field(10, ge=0, le=60)
+    """by how much the clock of whoever makes tokens may differ"""
     key_prefix: Annotated[str, AfterValidator(check_key_prefix)] = ""
     """put before every key, so that deployments can share a Redis"""
     host: str = "127.0.0.1"
-    """address to listen on; another than a loopback address needs SECRET and INSECURE"""
+    """address to listen on; another than a loopback address needs SECRET, and keys or INSECURE"""
     port: int = Field(8080, ge=0, le=65535)
     """port to listen on; 0 takes any free one"""
     workers: int = Field(1, ge=1, le=256)
@@ -68,15 +96,32 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("~/.local/state/streamlimit"), validate_default=True)
     """the embedded store's files and the secret"""
     insecure: CliToggleFlag[bool] = False
-    """listen on a public address although callers are not authenticated"""
+    """listen on a public address although no keys are configured, and whoever connects may do everything"""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read secrets from files, too."""
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings, file_secret_settings
 
     @field_validator("secret")
     @classmethod
     def _check_secret(cls, value: SecretStr) -> SecretStr:
-        if any(len(secret) < MIN_SECRET_LENGTH for secret in _split(value)) or (
-            value.get_secret_value() and not _split(value)
-        ):
+        secrets = _split(value.get_secret_value())
+        if any(len(secret) < MIN_SECRET_LENGTH for secret in secrets) or (value.get_secret_value() and not secrets):
             raise ValueError(f"each secret must have at least {MIN_SECRET_LENGTH} characters: openssl rand -hex 32")
+        return value
+
+    @field_validator("service_keys", "operator_keys")
+    @classmethod
+    def _check_digests(cls, value: SecretStr) -> SecretStr:
+        parse_digests(value.get_secret_value())
         return value
 
     @field_validator("host")
@@ -103,20 +148,64 @@ class Settings(BaseSettings):
             raise ValueError(f"{name}: {error.message}") from None
         if self.redis_url == MEMORY_URL and self.workers > 1:
             raise ValueError(f"{ENV_PREFIX}WORKERS: must be 1 with REDIS_URL memory://, which lives in one process")
-        if not self.listens_on_loopback:
-            if not self.insecure:
+        self._check_tokens()
+        for name, host in self.public_addresses.items():
+            if not self.authenticates and not self.insecure:
                 raise ValueError(
-                    f"{ENV_PREFIX}HOST: {self.host} is public, and callers are not authenticated: put a gateway in "
-                    "front and say --insecure, or listen on 127.0.0.1"
+                    f"{ENV_PREFIX}{name}: {host} is public, and without keys everybody may do everything: set "
+                    f"{ENV_PREFIX}SERVICE_KEYS, OPERATOR_KEYS or JWT_KEY, or listen on 127.0.0.1; --insecure listens "
+                    "all the same"
                 )
             if not self.secrets:
-                raise ValueError(f"{ENV_PREFIX}HOST: {self.host} is public: set {ENV_PREFIX}SECRET")
+                raise ValueError(f"{ENV_PREFIX}{name}: {host} is public: set {ENV_PREFIX}SECRET")
         return self
 
+    def _check_tokens(self) -> None:
+        if not self.verifies_tokens:
+            return
+        if self.jwt_key.get_secret_value() and self.jwt_jwks_url:
+            raise ValueError(f"{ENV_PREFIX}JWT_JWKS_URL: {ENV_PREFIX}JWT_KEY is set, too; take one of them")
+        for name in ("jwt_issuer", "jwt_audience"):
+            if not getattr(self, name):
+                raise ValueError(f"{ENV_PREFIX}{name.upper()}: must be set, since players' tokens are verified")
+        if self.jwt_jwks_url:
+            if self.algorithms == (SYMMETRIC,):
+                raise ValueError(f"{ENV_PREFIX}JWT_ALGORITHMS: {SYMMETRIC} needs a secret, which no URL gives")
+            return
+        from streamlimit.token_keys import configured_keys  # noqa: PLC0415 - 9 MB that not everybody needs
+
+        try:
+            configured_keys(self.jwt_key.get_secret_value(), self.algorithms)
+        except ValueError as error:
+            raise ValueError(f"{ENV_PREFIX}JWT_KEY: {error}") from None
+
     @property
-    def listens_on_loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+    def public_addresses(self) -> dict[str, str]:
+        """The settings, and what they say, that let others than this machine connect."""
+        return {name: host for name, host in {"HOST": self.host}.items() if not _is_loopback(host)}
+
+    @property
+    def verifies_tokens(self) -> bool:
+        """Whether there are keys for players' tokens."""
+        return bool(self.jwt_key.get_secret_value() or self.jwt_jwks_url)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers are asked who they are."""
+        return bool(self.verifies_tokens or any(self.digests.values()))
+
+    @property
+    def digests(self) -> dict[Role, tuple[str, ...]]:
+        """Of the API keys of each role."""
+        return {
+            Role.SERVICE: parse_digests(self.service_keys.get_secret_value()),
+            Role.OPERATOR: parse_digests(self.operator_keys.get_secret_value()),
+        }
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """How tokens may be signed."""
+        return parse_algorithms(self.jwt_algorithms)
 
     @property
     def is_embedded(self) -> bool:
@@ -137,7 +226,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """The configured secrets, the one that signs first; empty where there are none."""
-        return _split(self.secret)
+        return _split(self.secret.get_secret_value())
 
     @property
     def rules(self) -> Rules:
@@ -152,12 +241,6 @@ class Settings(BaseSettings):
             on_outage=self.on_outage,
         )
 
-    def as_environment(self) -> dict[str, str]:
-        """The same settings as environment variables, for worker processes."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        values["secret"] = self.secret.get_secret_value()
-        return {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in values.items()}
-
 
 def explain(error: ValidationError) -> str:
     """Say on one line which settings are wrong, by the names of the environment variables and options."""
@@ -170,8 +253,12 @@ def explain(error: ValidationError) -> str:
 
 
 def _option(name: str) -> str:
-    return "" if name == "secret" else f" (--{name.replace('_', '-')})"
+    return "" if name in secret_names(Settings) else f" (--{name.replace('_', '-')})"
 
 
-def _split(secret: SecretStr) -> list[str]:
-    return [part for part in (part.strip() for part in secret.get_secret_value().split(",")) if part]
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in (part.strip() for part in text.split(",")) if part]

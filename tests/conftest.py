@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
+from streamlimit.authenticator import Authenticator
 from tests.cluster import Cluster
 from tests.documented import check_documented
 from tests.sentinels import Sentinels
@@ -120,8 +121,8 @@ async def fake_redis(app_backend: Backend) -> AsyncIterator[Redis]:
 async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
-        async def start(**rules: Any) -> httpx2.AsyncClient:
-            app = create_app(lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)))
+        async def start(authenticator: Authenticator | None = None, **rules: Any) -> httpx2.AsyncClient:
+            app = create_app(lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)), authenticator)
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),

@@ -59,7 +59,8 @@ def _check_headers(documented: Any, response: httpx2.Response) -> None:
             assert not header.get("required"), f"{name} is missing"
         else:
             check(header["schema"], int(value) if header["schema"]["type"] == "integer" else value)
-    undocumented = {"location", "retry-after", "allow"} & set(response.headers) - {name.lower() for name in documented}
+    telling = {"location", "retry-after", "allow", "www-authenticate"} & set(response.headers)
+    undocumented = telling - {name.lower() for name in documented}
     assert not undocumented, f"{undocumented} are not documented"
 
 

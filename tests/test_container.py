@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 from redis import Redis
 from ruamel.yaml import YAML
@@ -20,6 +21,7 @@ from streamlimit.settings import Settings
 from tests.conftest import missing
 from tests.documents import ROOT
 from tests.image import DOCKERFILE, LAST_STAGE, Image, Instruction, in_context
+from tests.issuer import SERVICE_KEY, bearer, digest
 from tests.servers import RedisServer, Service, free_port, redis7, running, serving
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -29,9 +31,10 @@ LOCKS = {
     "requirements.lock": PYPROJECT["project"]["dependencies"],
     "requirements-build.lock": PYPROJECT["build-system"]["requires"],
 }
-# What compose.yaml gives to the service, with a secret in .env.
+# What compose.yaml gives to the service, with what it asks for in .env: a secret, and the digest of a key.
+DOT_ENV = {"STREAMLIMIT_SECRET": "0" * 64, "STREAMLIMIT_SERVICE_KEYS": digest(SERVICE_KEY)}
 ENVIRONMENT = {
-    name: re.sub(r"\$\{STREAMLIMIT_SECRET:\?[^}]*\}", "0" * 64, value)
+    name: re.sub(r"\$\{(\w+):[?-][^}]*\}", lambda match: DOT_ENV.get(match[1], ""), value)
     for name, value in SERVICES["streamlimit"]["environment"].items()
 }
 
@@ -149,6 +152,12 @@ def test_redis_is_pinned_and_waited_for() -> None:
     assert "redis" in COMPOSE["volumes"]
 
 
+def test_compose_asks_for_what_the_service_needs() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "compose.yaml").read_text()))
+
+    assert asked == set(DOT_ENV)
+
+
 def test_compose_asks_for_the_secret_and_has_none() -> None:
     secret = SERVICES["streamlimit"]["environment"]["STREAMLIMIT_SECRET"]
 
@@ -166,14 +175,14 @@ def settings_of_the_container(monkeypatch: pytest.MonkeyPatch, environment: dict
 def test_the_service_is_reachable_from_outside_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of_the_container(monkeypatch, ENVIRONMENT)
 
-    assert not settings.listens_on_loopback
+    assert settings.public_addresses == {"HOST": "0.0.0.0"}
     assert settings.redis_url == "redis://redis:6379/0"
     assert SERVICES["streamlimit"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
     assert last("EXPOSE").text == str(settings.port)
     assert last("VOLUME").text == str(settings.data_dir)
 
 
-@pytest.mark.parametrize("name", ["STREAMLIMIT_SECRET", "STREAMLIMIT_INSECURE"])
+@pytest.mark.parametrize("name", DOT_ENV)
 def test_the_image_refuses_to_start_without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(ValidationError, match=r"0\.0\.0\.0 is public"):
         settings_of_the_container(monkeypatch, ENVIRONMENT | {name: ""})
@@ -198,7 +207,7 @@ def store(tmp_path: Path) -> Iterator[RedisServer]:
 def distributions(python: Path) -> set[str]:
     code = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
     done = subprocess.run([python, "-Ic", code], check=True, capture_output=True, text=True)
-    return set(done.stdout.split())
+    return {canonicalize_name(name) for name in done.stdout.split()}
 
 
 def files(root: Path) -> dict[Path, int]:
@@ -211,11 +220,11 @@ def test_the_image_holds_what_the_lock_says_and_no_tools(image: Image) -> None:
     subprocess.run([sys.executable, "-m", "pip", "--python", python, "check"], check=True)
 
     locked = {
-        name.replace("-", "_")
+        canonicalize_name(name)
         for name, requirement in pinned("requirements.lock").items()
         if requirement.marker is None or requirement.marker.evaluate()
     }
-    assert {name.replace("-", "_") for name in distributions(python)} == {"streamlimit", *locked}
+    assert distributions(python) == {"streamlimit", *locked}
     assert "pip" not in distributions(image.root / "usr" / "local" / "bin" / "python")
     assert {path.name for path in image.root.iterdir()} == {"opt", "usr", "var"}
 
@@ -243,8 +252,10 @@ def test_the_image_serves_with_the_redis_of_compose(image: Image, store: RedisSe
     assert not is_healthy()
     before = files(image.root)
     with serving(service):
-        admitted = [service.http.post("/v1/users/alice/streams").status_code for _ in range(4)]
+        key = bearer(SERVICE_KEY)
+        admitted = [service.http.post("/v1/users/alice/streams", headers=key).status_code for _ in range(4)]
         assert admitted == [201, 201, 201, 409]
+        assert service.http.post("/v1/users/alice/streams").status_code == 401
         assert is_healthy()
         assert service.stop(signal.SIGTERM) == 0
     assert not is_healthy()

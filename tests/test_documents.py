@@ -11,13 +11,15 @@ import pytest
 from redis import Redis
 
 import streamlimit
-from streamlimit.routes import OPERATIONS
+from streamlimit.callers import Role
+from streamlimit.routes import OPERATIONS, Operation
 from tests.conftest import missing
 from tests.documents import CHANCE, ROOT, blocks, check_commands, commands
 from tests.servers import RedisServer, Service, free_port, serving
 from tests.test_scripts import SCRIPTS
 
 README = ROOT / "README.md"
+SECURITY = ROOT / "docs" / "security.md"
 MIGRATING = ROOT / "docs" / "migrating.md"
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
@@ -55,6 +57,41 @@ def test_the_commands_of_the_way_from_the_old_service_answer_as_it_says(
         monkeypatch.setenv("STREAMLIMIT_EMBEDDED_PORT", str(service.embedded_port))
         ports = {"8080": str(service.port), "6390": str(service.embedded_port)}
         check_commands(MIGRATING, ports | {"users.csv": str(tmp_path / "users.csv")})
+
+
+@pytest.mark.slow
+def test_the_commands_about_security_answer_as_they_say(tmp_path: Path) -> None:
+    for tool in ("curl", "openssl"):
+        if shutil.which(tool) is None:
+            missing(tool)
+    set_up, _, command = blocks(SECURITY, "sh")[0].rstrip().rpartition("\n")
+    assert command == "scripts/serve"
+    done = subprocess.run(
+        ["bash", "-euc", f"{set_up}\nenv -0"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = (variable.partition("=")[::2] for variable in done.stdout.split("\0"))
+    env = {name: value for name, value in found if name.startswith("STREAMLIMIT_")}
+    assert {"STREAMLIMIT_SERVICE_KEYS_FILE", "STREAMLIMIT_JWT_KEY", "STREAMLIMIT_JWT_ISSUER"} <= set(env)
+    with serving(Service(tmp_path, env=env)) as service:
+        check_commands(SECURITY, {"8080": str(service.port), "data/": f"{tmp_path}/data/"})
+
+
+def test_the_table_of_who_may_do_what_is_the_table_of_operations() -> None:
+    table = SECURITY.read_text().partition("| operation | player |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.*)` \| (.*) \| (.*) \| (.*) \|$", table, re.MULTILINE)
+    told = {row[0]: tuple(row[1:]) for row in rows}
+
+    def may(operation: Operation, role: Role) -> str:
+        if not operation.roles:
+            return "anybody"
+        if role not in operation.roles:
+            return "no"
+        return "its own user" if role is Role.PLAYER else "yes"
+
+    assert told == {
+        f"{operation.method} {operation.path.rstrip('/')}": tuple(may(operation, role) for role in Role)
+        for operation in OPERATIONS
+    }
 
 
 def test_the_library_example_runs(valkey_server: RedisServer) -> None:

@@ -8,6 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import StoreUnavailable, StreamTracker, examples, handlers, wire
+from streamlimit.authenticator import Authenticator
+from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role
 from streamlimit.results import StreamEnded
 from streamlimit.routes import OPERATIONS, Operation
 from tests.conftest import Serve
@@ -17,6 +19,17 @@ from tests.web import ALICE, INVENTED, JSON, STREAMS, raising, started
 pytestmark = pytest.mark.anyio
 
 FAULTS = {"store-unavailable": StoreUnavailable("down"), "internal-error": RuntimeError("a bug")}
+
+
+async def _another_player(*_: Any) -> Caller:
+    return Caller(Role.PLAYER, "player", "bob")
+
+
+IDENTITIES = {
+    "unauthenticated": raising(NotAuthenticated("missing", "who?")),
+    "keys-unavailable": raising(KeysUnavailable()),
+    "forbidden": _another_player,
+}
 TRACKER_METHODS = [name for name, value in vars(StreamTracker).items() if callable(value) and not name.startswith("_")]
 
 
@@ -70,6 +83,8 @@ async def _prepare(
 ) -> None:
     for method in TRACKER_METHODS if problem in FAULTS else ():
         monkeypatch.setattr(StreamTracker, method, raising(FAULTS[problem]))
+    if problem in IDENTITIES:
+        monkeypatch.setattr(Authenticator, "identify", IDENTITIES[problem])
     match problem:
         case "limit-reached":
             await http.put(ALICE, json={"limit": 0})

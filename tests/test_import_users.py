@@ -263,6 +263,15 @@ def test_a_bad_setting_is_one_line(run_import: Import, options: list[str], messa
     assert message in done.stderr
 
 
+def test_a_missing_file_of_a_secret_is_one_line(run_import: Import) -> None:
+    run_import.environment["STREAMLIMIT_SECRET_FILE"] = "/nowhere"
+
+    done = run_import("user_id,max_streams\nalice,3\n")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["import_users: STREAMLIMIT_SECRET_FILE: /nowhere: No such file or directory"]
+
+
 def test_a_store_out_of_reach_is_one_line_without_the_password(tmp_path: Path) -> None:
     port = free_port()
     done = Import(tmp_path, f"redis://admin:hush@127.0.0.1:{port}/0")("user_id,max_streams\nalice,3\n")

@@ -1,18 +1,25 @@
 """Settings: every one an environment variable and an option, and a wrong value one clear line and exit code 2."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from streamlimit import InvalidInput, Rules
-from streamlimit.cli import main
+from streamlimit.callers import Role
+from streamlimit.cli import _unknown_variables, main
+from streamlimit.secret_files import secret_names
 from streamlimit.settings import ENV_PREFIX, Settings, explain
+from tests.issuer import public_pem
 
 LONG = "x" * 32
+DIGEST = "0123456789abcdef" * 4
+PLAYERS = {"JWT_KEY": public_pem("RS256"), "JWT_ISSUER": "https://id.example", "JWT_AUDIENCE": "streamlimit"}
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +53,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("port", "0", 0),
         ("workers", "4", 4),
         ("embedded_port", "6391", 6391),
+        ("jwt_algorithms", "ES256", "ES256"),
+        ("jwt_issuer", "https://id.example", "https://id.example"),
+        ("jwt_audience", "tv", "tv"),
+        ("jwt_leeway_seconds", "5", 5),
         ("data_dir", "/tmp/streams", Path("/tmp/streams")),
     ],
 )
@@ -90,8 +101,36 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"REDIS_URL": "redis://u:short#pass@h"}, "(--redis-url): the port must be a number; in a password write #"),
         ({"REDIS_URL": "memory://", "WORKERS": "2"}, "STREAMLIMIT_WORKERS: must be 1 with REDIS_URL memory://"),
         ({"HOST": "example.org"}, "STREAMLIMIT_HOST (--host): must be an IP address, or localhost"),
-        ({"HOST": "0.0.0.0", "SECRET": LONG}, "STREAMLIMIT_HOST: 0.0.0.0 is public, and callers are not authenticated"),
+        ({"HOST": "0.0.0.0", "SECRET": LONG}, "STREAMLIMIT_HOST: 0.0.0.0 is public, and without keys everybody may"),
         ({"HOST": "0.0.0.0", "INSECURE": "1"}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
+        ({"HOST": "0.0.0.0", "OPERATOR_KEYS": DIGEST}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
+        ({"SERVICE_KEYS": "short"}, "STREAMLIMIT_SERVICE_KEYS: must be SHA-256 digests of keys"),
+        ({"OPERATOR_KEYS": f"{DIGEST} short"}, "STREAMLIMIT_OPERATOR_KEYS: must be SHA-256 digests of keys"),
+        ({"SERVICE_KEYS": ","}, "STREAMLIMIT_SERVICE_KEYS: must be SHA-256 digests of keys"),
+        (PLAYERS | {"JWT_ISSUER": ""}, "STREAMLIMIT_JWT_ISSUER: must be set, since players' tokens are verified"),
+        (PLAYERS | {"JWT_AUDIENCE": ""}, "STREAMLIMIT_JWT_AUDIENCE: must be set, since players' tokens are verified"),
+        (PLAYERS | {"JWT_KEY": "short"}, "STREAMLIMIT_JWT_KEY: must be public keys in PEM"),
+        (PLAYERS | {"JWT_JWKS_URL": "https://id.example/keys"}, "STREAMLIMIT_JWT_JWKS_URL: STREAMLIMIT_JWT_KEY is set"),
+        (PLAYERS | {"JWT_ALGORITHMS": "ES256"}, "STREAMLIMIT_JWT_KEY: a key is for RS256"),
+        (PLAYERS | {"JWT_ALGORITHMS": "HS256"}, "STREAMLIMIT_JWT_KEY: a public key is no secret"),
+        ({"JWT_ALGORITHMS": "HS256,RS256"}, "STREAMLIMIT_JWT_ALGORITHMS (--jwt-algorithms): must be some of RS256"),
+        ({"JWT_ALGORITHMS": "none"}, "STREAMLIMIT_JWT_ALGORITHMS (--jwt-algorithms): must be some of RS256"),
+        ({"JWT_ALGORITHMS": ","}, "STREAMLIMIT_JWT_ALGORITHMS (--jwt-algorithms): must be some of RS256"),
+        ({"JWT_JWKS_URL": "http://id.example/keys"}, "(--jwt-jwks-url): must begin with https://, or be an http://"),
+        ({"JWT_JWKS_URL": "file:///etc/passwd"}, "(--jwt-jwks-url): must begin with https://, or be an http://"),
+        ({"JWT_JWKS_URL": "https://[x/"}, "(--jwt-jwks-url): Invalid IPv6 URL"),
+        (
+            {"JWT_JWKS_URL": "https://x/", "JWT_ALGORITHMS": "HS256", "JWT_ISSUER": "x", "JWT_AUDIENCE": "x"},
+            "STREAMLIMIT_JWT_ALGORITHMS: HS256 needs a secret, which no URL gives",
+        ),
+        ({"SECRET_FILE": "/nowhere"}, "STREAMLIMIT_SECRET_FILE: /nowhere: No such file or directory"),
+        ({"SECRET_FILE": "/dev/null"}, "STREAMLIMIT_SECRET_FILE: /dev/null: is empty"),
+        ({"JWT_KEY_FILE": "/"}, "STREAMLIMIT_JWT_KEY_FILE: /: Is a directory"),
+        (
+            {"SERVICE_KEYS_FILE": __file__, "SERVICE_KEYS": DIGEST},
+            "STREAMLIMIT_SERVICE_KEYS_FILE: STREAMLIMIT_SERVICE_KEYS is set, too; take one of them",
+        ),
+        ({"SERVICE_KEYS_FILE": __file__}, "STREAMLIMIT_SERVICE_KEYS: must be SHA-256 digests of keys"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_setting(
@@ -107,11 +146,18 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(
     assert "short" not in line  # a secret is not shown
 
 
-@pytest.mark.parametrize("options", [["--limt", "3"], ["--limit"], ["--limit", "x"], ["--secret", LONG]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--limt", "3"], ["--limit"], ["--limit", "x"]),
+        *(["--secret", LONG], ["--service-keys", DIGEST], [f"--jwt-key={LONG}"]),
+    ],
+)
 def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     assert main(["serve", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert options[0] in line
+    assert options[0].partition("=")[0] in line
+    assert LONG not in line
 
 
 @pytest.mark.parametrize(
@@ -130,14 +176,54 @@ def test_the_library_checks_its_rules_too(rules: dict[str, int], field: str) -> 
     assert caught.value.field == field
 
 
-def test_a_public_address_needs_both_a_secret_and_consent() -> None:
-    settings = Settings(host="0.0.0.0", insecure=True, secret=LONG)
+@pytest.mark.parametrize("more", [{"insecure": True}, {"service_keys": DIGEST}, {"operator_keys": DIGEST}])
+def test_a_public_address_needs_a_secret_and_keys_or_consent(more: dict[str, Any]) -> None:
+    settings = Settings(host="0.0.0.0", secret=LONG, **more)
 
-    assert not settings.listens_on_loopback
+    assert settings.public_addresses == {"HOST": "0.0.0.0"}
+    assert settings.authenticates == ("insecure" not in more)
+
+
+def test_keys_of_players_are_keys_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (PLAYERS | {"HOST": "0.0.0.0", "SECRET": LONG}).items():
+        monkeypatch.setenv(f"{ENV_PREFIX}{name}", value)
+
+    assert Settings().authenticates
+
+
+def test_without_keys_nobody_is_authenticated() -> None:
+    assert not Settings().authenticates
 
 
 def test_several_secrets_are_separated_by_commas() -> None:
     assert Settings(secret=f"{LONG}, {'y' * 32}").secrets == [LONG, "y" * 32]
+
+
+@pytest.mark.parametrize("name", secret_names(Settings))
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    values = {"secret": LONG, "service_keys": DIGEST, "operator_keys": DIGEST, "jwt_key": public_pem("RS256").strip()}
+    path = tmp_path / name
+    path.write_text(f"{values[name]}\n")
+    monkeypatch.setenv(f"{ENV_PREFIX}{name.upper()}_FILE", str(path))
+
+    settings = Settings(jwt_issuer="x", jwt_audience="x")
+
+    assert getattr(settings, name).get_secret_value() == values[name]
+
+
+def test_a_variable_that_names_the_file_of_a_secret_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLIMIT_SECRET_FILE", "x")
+    monkeypatch.setenv("STREAMLIMIT_LIMIT_FILE", "x")
+
+    assert _unknown_variables() == {"STREAMLIMIT_LIMIT_FILE"}
+
+
+def test_keys_for_one_caller_after_the_other_stand_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{DIGEST}\n{'1' * 64}\n")
+    monkeypatch.setenv("STREAMLIMIT_SERVICE_KEYS_FILE", str(path))
+
+    assert Settings().digests == {Role.SERVICE: (DIGEST, "1" * 64), Role.OPERATOR: ()}
 
 
 def test_a_secret_does_not_show() -> None:
@@ -147,12 +233,10 @@ def test_a_secret_does_not_show() -> None:
     assert "too-short" not in explain(caught.value)
 
 
-def test_workers_get_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_get_the_same_settings() -> None:
     given = Settings(limit=5, secret=LONG, data_dir=Path("/tmp/streams"), enforce=False)
-    for name, value in given.as_environment().items():
-        monkeypatch.setenv(name, value)
 
-    assert Settings() == given
+    assert pickle.loads(pickle.dumps(given)) == given
 
 
 def test_a_variable_that_is_no_setting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +263,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields} - {"--secret"}
+    options = {f"--{name.replace('_', '-')}" for name in set(Settings.model_fields) - set(secret_names(Settings))}
     assert {option for option in options if option not in text} == set()
 
 
