@@ -15,11 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import streamlimit
 from streamlimit import docs, problems
 from streamlimit.authenticator import Authenticator
+from streamlimit.counters import Counters
 from streamlimit.errors import StreamlimitError
 from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import document
 from streamlimit.problems import NO_STORE, Problem
-from streamlimit.routes import routes
+from streamlimit.routes import new_counters, new_metrics, routes
 from streamlimit.tracker import StreamTracker
 
 _logger = logging.getLogger(__name__)
@@ -28,20 +29,27 @@ _logger = logging.getLogger(__name__)
 _HANDLED = (Problem, StreamlimitError, HTTPException, ClientDisconnect, Exception)
 
 
-def create_app(make_tracker: Callable[[], StreamTracker], authenticator: Authenticator | None = None) -> Starlette:
+def create_app(
+    make_tracker: Callable[[], StreamTracker],
+    authenticator: Authenticator | None = None,
+    counters: Counters | None = None,
+) -> Starlette:
     """Build the application.
 
     Args:
         make_tracker: Called at start-up, in the event loop; the app opens the tracker and closes it at shutdown.
         authenticator: Tells who is asking; without one nobody is asked, and everybody may do everything.
+        counters: Shared with the other workers of the service, where there are any.
     """
     authenticator = authenticator or Authenticator()
+    metrics = new_metrics(counters or new_counters())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with make_tracker() as tracker, authenticator:
             app.state.tracker = tracker
             app.state.authenticator = authenticator
+            app.state.metrics = metrics
             app.state.openapi = JSONResponse(
                 document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
             )

@@ -138,6 +138,13 @@ ANSWERS: Final[Mapping[type[BaseModel], Mapping[str, BaseModel]]] = {
         "Yes": wire.LegacyCheck(can_add_stream=True),
         "No": wire.LegacyCheck(can_add_stream=False),
     },
+    wire.Metrics: {
+        "A morning": wire.Metrics(
+            "# HELP streamlimit_admissions_total Admissions that were asked for.\n"
+            "# TYPE streamlimit_admissions_total counter\n"
+            'streamlimit_admissions_total{outcome="admitted"} 4711.0\n'
+        )
+    },
     wire.Liveness: {"Up": wire.Liveness()},
     wire.Readiness: {
         "Ready": wire.Readiness(recovering_seconds=0, warnings=[]),

@@ -1,6 +1,7 @@
 """The handlers of the HTTP operations: each reads a request, asks the tracker, and writes the answer."""
 
 import logging
+from collections.abc import Iterable
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -8,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streamlimit import problems, results, wire
+from streamlimit import metrics, problems, results, wire
 from streamlimit.callers import Caller, Role
-from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.errors import InvalidInput, StoreOverloaded, StoreUnavailable
 from streamlimit.fields import check_idempotency_key
+from streamlimit.metrics import Admissions, Metrics, StoreErrors
 from streamlimit.problems import NO_STORE, Problem
 from streamlimit.stream_id import parse_stream_id, parse_stream_ref
 from streamlimit.tracker import StreamTracker
@@ -20,6 +22,8 @@ CHECK_MAX_AGE_SECONDS: Final = 5
 """How long an edge may let a stream go on without asking again."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Admitted = results.Admission | results.LimitReached | results.UnknownUser | results.Recovering | results.StreamEnded
+_Beat = results.Lease | results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable
 _logger = logging.getLogger(__name__)
 
 
@@ -40,6 +44,7 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
             raise problems.forbidden("limit is for back ends; a player's token may have it, as streams_limit.")
         body.limit = caller.limit
     answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=key)
+    _metrics(request).admission(_outcome(answer))
     match answer:
         case results.Admission():
             if key is None and body.device_id is None and await request.is_disconnected():
@@ -69,6 +74,7 @@ async def heartbeats(request: Request, tracker: StreamTracker) -> Response:
     """`POST /v1/heartbeats`."""
     body = await _read(request, wire.HeartbeatsRequest)
     beats = await tracker.heartbeat_many([(stream.user_id, stream.stream_id) for stream in body.streams])
+    _count(_metrics(request), beats)
     items = [
         wire.HeartbeatLease.of(beat) if isinstance(beat, results.Lease) else _beat_problem(beat).body for beat in beats
     ]
@@ -176,6 +182,51 @@ async def readyz(request: Request, tracker: StreamTracker) -> Response:  # noqa:
     """`GET /readyz`."""
     health = await tracker.health()
     return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=list(health.warnings)))
+
+
+async def get_metrics(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
+    """`GET /metrics`."""
+    return Response(_metrics(request).exposition(), headers=NO_STORE | {"Content-Type": metrics.CONTENT_TYPE})
+
+
+def kind_of(error: StoreUnavailable) -> StoreErrors:
+    """What a failure of the store is counted as."""
+    return "overloaded" if isinstance(error, StoreOverloaded) else "unavailable"
+
+
+def _metrics(request: Request) -> Metrics:
+    found: Metrics = request.app.state.metrics
+    return found
+
+
+def _outcome(answer: _Admitted) -> Admissions:
+    match answer:
+        case results.Admission(over_limit=over_limit):
+            return "over_limit" if over_limit else "admitted"
+        case results.LimitReached():
+            return "limit_reached"
+        case results.UnknownUser():
+            return "unknown_user"
+        case results.Recovering():
+            return "recovering"
+        case results.StreamEnded():
+            return "ended"
+
+
+def _count(counted: Metrics, beats: Iterable[_Beat]) -> None:
+    for beat in beats:
+        match beat:
+            case results.Lease():
+                counted.heartbeat_of_batch("live")
+            case results.StreamEnded():
+                counted.heartbeat_of_batch("ended")
+            case results.UnknownStream():
+                counted.heartbeat_of_batch("unknown")
+            case InvalidInput():
+                counted.heartbeat_of_batch("invalid")
+            case StoreUnavailable():
+                counted.heartbeat_of_batch("unavailable")
+                counted.store_error(kind_of(beat))
 
 
 async def _read(request: Request, model: type[_Model], empty: _Model | None = None) -> _Model:

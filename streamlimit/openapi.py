@@ -187,7 +187,7 @@ def _success(operation: Operation, status: int) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": cleandoc(model.__doc__ or "") if model else "Done.", "headers": headers}
     if model:
         shown = {name: answer.model_dump(mode="json") for name, answer in examples.ANSWERS[model].items()}
-        answer["content"] = {_JSON: {"schema": _ref(model.__name__), "examples": _examples(shown)}}
+        answer["content"] = {operation.media_type: {"schema": _ref(model.__name__), "examples": _examples(shown)}}
         if "stream_id" in model.model_fields:
             answer["links"] = _LINKS
     return answer
@@ -216,7 +216,7 @@ def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]
 
 def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
     kinds = [*operation.problems, problems.BODY_TOO_LARGE, problems.INTERNAL_ERROR]
-    if operation.path != "/livez":
+    if operation.path not in ("/livez", "/metrics"):
         kinds.append(problems.STORE_UNAVAILABLE)
     if operation.roles:
         kinds += [*_CHALLENGES, problems.KEYS_UNAVAILABLE]

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final
 
 from pydantic import BaseModel
@@ -10,8 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from streamlimit import handlers, problems, wire
-from streamlimit.callers import Caller, Role
+from streamlimit import handlers, metrics, problems, wire
+from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role
+from streamlimit.counters import Counters
+from streamlimit.errors import StoreUnavailable
+from streamlimit.metrics import Metrics
 from streamlimit.parameters import (
     ANY_STREAM_ID,
     DEVICE_ID,
@@ -21,7 +25,7 @@ from streamlimit.parameters import (
     USER_ID,
     Parameter,
 )
-from streamlimit.problems import ProblemType
+from streamlimit.problems import Problem, ProblemType
 from streamlimit.tracker import StreamTracker
 
 MAX_BODY_BYTES: Final = 16 * 1024
@@ -47,6 +51,7 @@ class Operation:
     answers: Mapping[int, type[BaseModel] | None]
     roles: frozenset[Role]
     """Who may call it; nobody is asked where none is named."""
+    media_type: str = "application/json"
     cacheable: bool = False
     problems: tuple[ProblemType, ...] = ()
     """Those that are its own; openapi.py knows those that every operation has."""
@@ -266,33 +271,67 @@ OPERATIONS: Final = (
         description="Runs a script that reads and writes, as an admission does.",
         answers={200: wire.Readiness},
     ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        handler=handlers.get_metrics,
+        roles=OPERATOR,
+        tag=OPERATORS,
+        summary="Counts, for Prometheus",
+        description="Of all workers of this service. No user is named.",
+        answers={200: wire.Metrics},
+        media_type=metrics.CONTENT_TYPE,
+    ),
 )
+
+
+def new_counters() -> Counters:
+    """The counters of all operations, for the workers of one service."""
+    return metrics.counters(len(OPERATIONS))
+
+
+def new_metrics(counters: Counters) -> Metrics:
+    """The metrics of one worker."""
+    return Metrics([(operation.method, operation.path) for operation in OPERATIONS], counters)
 
 
 def routes() -> list[Route]:
     """One route a path, so that a 405 names all methods of the path."""
-    by_path: dict[str, dict[str, Operation]] = {}
-    for operation in OPERATIONS:
-        by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [_route(path, methods) for path, methods in by_path.items()]
+    by_path: dict[str, dict[str, int]] = {}
+    for number, operation in enumerate(OPERATIONS):
+        by_path.setdefault(operation.path, {})[operation.method] = number
+    return [_route(path, numbers) for path, numbers in by_path.items()]
 
 
-def _route(path: str, operations: dict[str, Operation]) -> Route:
+def _route(path: str, numbers: dict[str, int]) -> Route:
     async def endpoint(request: Request) -> Response:
-        operation = operations["GET" if request.method == "HEAD" else request.method]
+        number = numbers["GET" if request.method == "HEAD" else request.method]
         # Starlette's pattern ends in $, which overlooks a last line feed.
         if request.scope["path"].endswith("\n") and not path.endswith("}"):
             raise HTTPException(404)
-        if operation.roles:
-            request.state.caller = await _permitted(request, operation)
-        # Starlette's own limit answers in plain text, and where no body is read only after the handler has run.
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > operation.max_body_bytes:
-            raise problems.body_too_large()
-        request.state.max_body_bytes = operation.max_body_bytes
-        return await operation.handler(request, request.app.state.tracker)
+        started = perf_counter()
+        counted: Metrics = request.app.state.metrics
+        try:
+            response = await _answer(request, OPERATIONS[number])
+        except Exception as error:
+            _count_error(counted, error)
+            counted.answered(number, problems.of(error).kind.status, perf_counter() - started)
+            raise
+        counted.answered(number, response.status_code, perf_counter() - started)
+        return response
 
-    return Route(path, endpoint, methods=list(operations))
+    return Route(path, endpoint, methods=list(numbers))
+
+
+async def _answer(request: Request, operation: Operation) -> Response:
+    if operation.roles:
+        request.state.caller = await _permitted(request, operation)
+    # Starlette's own limit answers in plain text, and where no body is read only after the handler has run.
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > operation.max_body_bytes:
+        raise problems.body_too_large()
+    request.state.max_body_bytes = operation.max_body_bytes
+    return await operation.handler(request, request.app.state.tracker)
 
 
 async def _permitted(request: Request, operation: Operation) -> Caller:
@@ -303,3 +342,15 @@ async def _permitted(request: Request, operation: Operation) -> Caller:
     if not caller.may_act_for(request.path_params.get("user_id", "")):
         raise problems.forbidden("A player acts for the user that its token names, and for no other.")
     return caller
+
+
+def _count_error(counted: Metrics, error: Exception) -> None:
+    match error:
+        case StoreUnavailable():
+            counted.store_error(handlers.kind_of(error))
+        case NotAuthenticated(reason=reason):
+            counted.refused(reason)
+        case KeysUnavailable():
+            counted.refused("keys_unavailable")
+        case Problem(kind=problems.FORBIDDEN):
+            counted.refused("forbidden")

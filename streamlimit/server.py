@@ -19,8 +19,10 @@ from uvicorn.supervisors import Multiprocess
 
 from streamlimit.app import create_app
 from streamlimit.authenticator import Authenticator
+from streamlimit.counters import Counters
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
+from streamlimit.routes import new_counters
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
@@ -60,7 +62,7 @@ def serve(settings: Settings) -> None:
         listener = stack.enter_context(_listen(settings))
         _announce(settings, listener)
         config = uvicorn.Config(
-            partial(worker_app, settings),
+            partial(worker_app, settings, new_counters()),
             factory=True,
             workers=settings.workers,
             loop="uvloop",
@@ -96,7 +98,7 @@ class _Workers(Multiprocess):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
 
 
-def worker_app(settings: Settings) -> Starlette:
+def worker_app(settings: Settings, counters: Counters) -> Starlette:
     """Build the application of one worker process."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)  # from here on uvicorn listens to it
 
@@ -107,7 +109,7 @@ def worker_app(settings: Settings) -> Starlette:
             settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
         )
 
-    return create_app(make_tracker, Authenticator.from_settings(settings))
+    return create_app(make_tracker, Authenticator.from_settings(settings), counters)
 
 
 def _exit(*_: object) -> NoReturn:

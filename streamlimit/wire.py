@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from streamlimit import fields, results
 from streamlimit.stream_id import STREAM_ID_PATTERN, STREAM_REF_PATTERN
@@ -269,6 +269,10 @@ class Liveness(Answer):
     """The process is up."""
 
     status: Literal["alive"] = "alive"
+
+
+class Metrics(RootModel[str]):
+    """The text format of Prometheus."""
 
 
 class LegacyCheck(Answer):

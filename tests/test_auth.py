@@ -56,6 +56,7 @@ MAY: dict[str, str] = {
     "legacy_check": BACK_END,
     "livez": NOBODY,
     "readyz": NOBODY,
+    "get_metrics": OPERATORS,
 }
 """From whom on: each takes those below it, too."""
 BODIES: dict[str, Any] = {"put_user": {"limit": 1}, "heartbeats": {"streams": []}}

@@ -12,7 +12,7 @@ from redis import Redis
 
 import streamlimit
 from streamlimit.callers import Role
-from streamlimit.routes import OPERATIONS, Operation
+from streamlimit.routes import OPERATIONS, Operation, new_counters, new_metrics
 from tests.conftest import missing
 from tests.documents import CHANCE, ROOT, blocks, check_commands, commands
 from tests.servers import RedisServer, Service, free_port, serving
@@ -20,6 +20,7 @@ from tests.test_scripts import SCRIPTS
 
 README = ROOT / "README.md"
 SECURITY = ROOT / "docs" / "security.md"
+METRICS = ROOT / "docs" / "metrics.md"
 MIGRATING = ROOT / "docs" / "migrating.md"
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
@@ -92,6 +93,29 @@ def test_the_table_of_who_may_do_what_is_the_table_of_operations() -> None:
         f"{operation.method} {operation.path.rstrip('/')}": tuple(may(operation, role) for role in Role)
         for operation in OPERATIONS
     }
+
+
+def test_the_page_about_metrics_has_them_all_with_their_labels() -> None:
+    rows = dict(re.findall(r"^\| `(streamlimit_\w+)` \| (.*?) \|", METRICS.read_text(), re.MULTILINE))
+    told = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows.items()}
+    exposed: dict[str, set[str]] = {}
+    for family in new_metrics(new_counters()).collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {label: value for sample in family.samples for label, value in sample.labels.items()}
+        exposed[name] = set(labels)
+        if len(labels) == 1:
+            exposed[name] |= {value for sample in family.samples for value in sample.labels.values()}
+    exposed["streamlimit_answers_total"] = {"method", "route", "status"}  # which has no series yet
+
+    assert told == exposed
+
+
+@pytest.mark.slow
+def test_the_command_about_metrics_answers_as_it_says(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        missing("curl")
+    with serving(Service(tmp_path)) as service:
+        check_commands(METRICS, {"8080": str(service.port)})
 
 
 def test_the_library_example_runs(valkey_server: RedisServer) -> None:

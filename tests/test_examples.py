@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from streamlimit import StoreUnavailable, StreamTracker, examples, handlers, wire
 from streamlimit.authenticator import Authenticator
 from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role
+from streamlimit.metrics import Metrics
 from streamlimit.results import StreamEnded
 from streamlimit.routes import OPERATIONS, Operation
 from tests.conftest import Serve
@@ -98,6 +99,7 @@ async def _prepare(
             await redis.hset("user:{alice}", "limit", "3")
         case "internal-error":
             monkeypatch.setattr(wire, "Liveness", None)  # /livez asks nothing of the tracker
+            monkeypatch.setattr(Metrics, "exposition", None)  # nor does /metrics
         case "":
             await http.put(ALICE, json={"limit": 3})
 
