@@ -26,7 +26,7 @@ def table() -> str:
 
 def default(field: FieldInfo) -> str:
     """The default as one writes it in the environment; '' for none."""
-    value = field.default
+    value = "" if field.default is None else field.default
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`" if text and "*" not in text else ""
 

@@ -16,11 +16,12 @@ import streamlimit
 from streamlimit import docs, problems
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
+from streamlimit.dispatch import new_counters, new_metrics, routes
 from streamlimit.errors import StreamlimitError
 from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import document
+from streamlimit.ports import private
 from streamlimit.problems import NO_STORE, Problem
-from streamlimit.routes import new_counters, new_metrics, routes
 from streamlimit.tracker import StreamTracker
 
 _logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def create_app(
     make_tracker: Callable[[], StreamTracker],
     authenticator: Authenticator | None = None,
     counters: Counters | None = None,
+    operator_port: int | None = None,
 ) -> Starlette:
     """Build the application.
 
@@ -40,6 +42,7 @@ def create_app(
         make_tracker: Called at start-up, in the event loop; the app opens the tracker and closes it at shutdown.
         authenticator: Tells who is asking; without one nobody is asked, and everybody may do everything.
         counters: Shared with the other workers of the service, where there are any.
+        operator_port: The port by which operators come, where they have one of their own.
     """
     authenticator = authenticator or Authenticator()
     metrics = new_metrics(counters or new_counters())
@@ -50,6 +53,7 @@ def create_app(
             app.state.tracker = tracker
             app.state.authenticator = authenticator
             app.state.metrics = metrics
+            app.state.operator_port = operator_port
             app.state.openapi = JSONResponse(
                 document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
             )
@@ -60,7 +64,7 @@ def create_app(
         return openapi
 
     app = Starlette(
-        routes=[*routes(), Route("/openapi.json", get_openapi), *docs.routes()],
+        routes=[*routes(), *map(private, [Route("/openapi.json", get_openapi), *docs.routes()])],
         middleware=[Middleware(EncodedSlashGuard)],
         exception_handlers=dict.fromkeys(_HANDLED, _on_error),
         lifespan=lifespan,

@@ -14,6 +14,7 @@ from streamlimit.callers import Caller, Role
 from streamlimit.errors import InvalidInput, StoreOverloaded, StoreUnavailable
 from streamlimit.fields import check_idempotency_key
 from streamlimit.metrics import Admissions, Metrics, StoreErrors
+from streamlimit.ports import is_operators
 from streamlimit.problems import NO_STORE, Problem
 from streamlimit.stream_id import parse_stream_id, parse_stream_ref
 from streamlimit.tracker import StreamTracker
@@ -178,10 +179,12 @@ async def livez(request: Request, tracker: StreamTracker) -> Response:  # noqa: 
     return _json(wire.Liveness())
 
 
-async def readyz(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
+async def readyz(request: Request, tracker: StreamTracker) -> Response:
     """`GET /readyz`."""
     health = await tracker.health()
-    return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=list(health.warnings)))
+    is_shown = is_operators(request) or not request.app.state.authenticator.asks
+    warnings = list(health.warnings) if is_shown else []
+    return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=warnings))
 
 
 async def get_metrics(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike

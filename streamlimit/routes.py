@@ -1,21 +1,15 @@
-"""The table of all HTTP operations. The routes and the OpenAPI document are made from it."""
+"""The table of all HTTP operations. What `dispatch` does and what the OpenAPI document says is made from it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Final
 
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from streamlimit import handlers, metrics, problems, wire
-from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role
-from streamlimit.counters import Counters
-from streamlimit.errors import StoreUnavailable
-from streamlimit.metrics import Metrics
+from streamlimit.callers import Role
 from streamlimit.parameters import (
     ANY_STREAM_ID,
     DEVICE_ID,
@@ -25,7 +19,7 @@ from streamlimit.parameters import (
     USER_ID,
     Parameter,
 )
-from streamlimit.problems import Problem, ProblemType
+from streamlimit.problems import ProblemType
 from streamlimit.tracker import StreamTracker
 
 MAX_BODY_BYTES: Final = 16 * 1024
@@ -51,6 +45,10 @@ class Operation:
     answers: Mapping[int, type[BaseModel] | None]
     roles: frozenset[Role]
     """Who may call it; nobody is asked where none is named."""
+    private: bool = False
+    """Where operators have a port of their own, only that one has it."""
+    needs_no_key_there: bool = False
+    """Whoever reaches that port may call it."""
     media_type: str = "application/json"
     cacheable: bool = False
     problems: tuple[ProblemType, ...] = ()
@@ -169,6 +167,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_STREAMS,
         handler=handlers.end_all,
+        private=True,
         roles=OPERATOR,
         tag=BACK_ENDS,
         summary="Terminate all streams of a user",
@@ -265,16 +264,20 @@ OPERATIONS: Final = (
         method="GET",
         path="/readyz",
         handler=handlers.readyz,
+        private=True,
         roles=ANYBODY,
         tag=OPERATORS,
         summary="Is the store usable?",
-        description="Runs a script that reads and writes, as an admission does.",
+        description="Runs a script that reads and writes, as an admission does. Warnings are for operators: where "
+        "callers are asked for keys, only a port of their own shows them.",
         answers={200: wire.Readiness},
     ),
     Operation(
         method="GET",
         path="/metrics",
         handler=handlers.get_metrics,
+        private=True,
+        needs_no_key_there=True,
         roles=OPERATOR,
         tag=OPERATORS,
         summary="Counts, for Prometheus",
@@ -283,74 +286,3 @@ OPERATIONS: Final = (
         media_type=metrics.CONTENT_TYPE,
     ),
 )
-
-
-def new_counters() -> Counters:
-    """The counters of all operations, for the workers of one service."""
-    return metrics.counters(len(OPERATIONS))
-
-
-def new_metrics(counters: Counters) -> Metrics:
-    """The metrics of one worker."""
-    return Metrics([(operation.method, operation.path) for operation in OPERATIONS], counters)
-
-
-def routes() -> list[Route]:
-    """One route a path, so that a 405 names all methods of the path."""
-    by_path: dict[str, dict[str, int]] = {}
-    for number, operation in enumerate(OPERATIONS):
-        by_path.setdefault(operation.path, {})[operation.method] = number
-    return [_route(path, numbers) for path, numbers in by_path.items()]
-
-
-def _route(path: str, numbers: dict[str, int]) -> Route:
-    async def endpoint(request: Request) -> Response:
-        number = numbers["GET" if request.method == "HEAD" else request.method]
-        # Starlette's pattern ends in $, which overlooks a last line feed.
-        if request.scope["path"].endswith("\n") and not path.endswith("}"):
-            raise HTTPException(404)
-        started = perf_counter()
-        counted: Metrics = request.app.state.metrics
-        try:
-            response = await _answer(request, OPERATIONS[number])
-        except Exception as error:
-            _count_error(counted, error)
-            counted.answered(number, problems.of(error).kind.status, perf_counter() - started)
-            raise
-        counted.answered(number, response.status_code, perf_counter() - started)
-        return response
-
-    return Route(path, endpoint, methods=list(numbers))
-
-
-async def _answer(request: Request, operation: Operation) -> Response:
-    if operation.roles:
-        request.state.caller = await _permitted(request, operation)
-    # Starlette's own limit answers in plain text, and where no body is read only after the handler has run.
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > operation.max_body_bytes:
-        raise problems.body_too_large()
-    request.state.max_body_bytes = operation.max_body_bytes
-    return await operation.handler(request, request.app.state.tracker)
-
-
-async def _permitted(request: Request, operation: Operation) -> Caller:
-    """Return who is asking, where it may call this operation. Nothing is looked up for one who may not."""
-    caller: Caller = await request.app.state.authenticator.identify(request.headers.getlist("authorization"))
-    if caller.role not in operation.roles:
-        raise problems.forbidden(f"This is for {' and '.join(f'{role}s' for role in sorted(operation.roles))} only.")
-    if not caller.may_act_for(request.path_params.get("user_id", "")):
-        raise problems.forbidden("A player acts for the user that its token names, and for no other.")
-    return caller
-
-
-def _count_error(counted: Metrics, error: Exception) -> None:
-    match error:
-        case StoreUnavailable():
-            counted.store_error(handlers.kind_of(error))
-        case NotAuthenticated(reason=reason):
-            counted.refused(reason)
-        case KeysUnavailable():
-            counted.refused("keys_unavailable")
-        case Problem(kind=problems.FORBIDDEN):
-            counted.refused("forbidden")

@@ -20,9 +20,9 @@ from uvicorn.supervisors import Multiprocess
 from streamlimit.app import create_app
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
+from streamlimit.dispatch import new_counters
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
-from streamlimit.routes import new_counters
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
@@ -59,10 +59,15 @@ def serve(settings: Settings) -> None:
             load_or_make_secret(settings.data_dir)
         if settings.is_embedded:
             stack.enter_context(EmbeddedStore(settings.embedded_port, settings.data_dir))
-        listener = stack.enter_context(_listen(settings))
-        _announce(settings, listener)
+        listeners = [stack.enter_context(_listen(settings.host, settings.port, "--port"))]
+        if settings.operator_port is not None:
+            of_operators = _listen(settings.operator_host, settings.operator_port, "--operator-port")
+            listeners.append(stack.enter_context(of_operators))
+        urls = [_url(listener) for listener in listeners]
+        _announce(settings, *urls)
+        operator_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
         config = uvicorn.Config(
-            partial(worker_app, settings, new_counters()),
+            partial(worker_app, settings, new_counters(), operator_port),
             factory=True,
             workers=settings.workers,
             loop="uvloop",
@@ -80,9 +85,9 @@ def serve(settings: Settings) -> None:
         )
         try:
             if settings.workers > 1:
-                _Workers(config, sockets=[listener]).run()
+                _Workers(config, sockets=listeners).run()
             else:
-                uvicorn.Server(config).run(sockets=[listener])
+                uvicorn.Server(config).run(sockets=listeners)
         finally:
             _logger.info("Stopped")
 
@@ -98,7 +103,7 @@ class _Workers(Multiprocess):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
 
 
-def worker_app(settings: Settings, counters: Counters) -> Starlette:
+def worker_app(settings: Settings, counters: Counters, operator_port: int | None) -> Starlette:
     """Build the application of one worker process."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)  # from here on uvicorn listens to it
 
@@ -109,7 +114,7 @@ def worker_app(settings: Settings, counters: Counters) -> Starlette:
             settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
         )
 
-    return create_app(make_tracker, Authenticator.from_settings(settings), counters)
+    return create_app(make_tracker, Authenticator.from_settings(settings), counters, operator_port)
 
 
 def _exit(*_: object) -> NoReturn:
@@ -129,25 +134,28 @@ def _stop_with_parent() -> None:
         loop.add_reader(parent.sentinel, stop)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(host: str, port: int, option: str) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise ServeError(
-            f"cannot listen on {settings.host}:{settings.port} ({reason}): choose another port with --port"
-        ) from None
+        raise ServeError(f"cannot listen on {host}:{port} ({reason}): choose another port with {option}") from None
     listener.set_inheritable(True)
     return listener
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(settings: Settings, url: str, url_of_operators: str = "") -> None:
     store = settings.store_address + (" (embedded)" if settings.is_embedded else "")
     limits = f"limit {settings.limit}, TTL {settings.ttl_seconds} s"
     _logger.info("Serving %s with %d worker(s), store %s, %s", url, settings.workers, store, limits)
+    if url_of_operators:
+        _logger.info("Serving operators on %s", url_of_operators)
     if not settings.enforce:
         _logger.warning("Shadow mode: the limit is not enforced")
     public = " and ".join(settings.public_addresses.values())

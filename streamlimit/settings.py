@@ -89,6 +89,11 @@ class Settings(BaseSettings):
     """address to listen on; another than a loopback address needs SECRET, and keys or INSECURE"""
     port: int = Field(8080, ge=0, le=65535)
     """port to listen on; 0 takes any free one"""
+    operator_host: str = "127.0.0.1"
+    """address of OPERATOR_PORT; the same is needed as for HOST"""
+    operator_port: int | None = Field(None, ge=0, le=65535)
+    """a port for operators, which has everything; the other one then lacks `/metrics`, `/readyz`, `/docs` and what only
+    operators may do"""
     workers: int = Field(1, ge=1, le=256)
     """processes that serve"""
     embedded_port: int = Field(6390, ge=1, le=65535)
@@ -124,7 +129,7 @@ class Settings(BaseSettings):
         parse_digests(value.get_secret_value())
         return value
 
-    @field_validator("host")
+    @field_validator("host", "operator_host")
     @classmethod
     def _check_host(cls, value: str) -> str:
         if value != "localhost":
@@ -149,6 +154,8 @@ class Settings(BaseSettings):
         if self.redis_url == MEMORY_URL and self.workers > 1:
             raise ValueError(f"{ENV_PREFIX}WORKERS: must be 1 with REDIS_URL memory://, which lives in one process")
         self._check_tokens()
+        if self.operator_port and self.operator_port == self.port:
+            raise ValueError(f"{ENV_PREFIX}OPERATOR_PORT: must be another than {ENV_PREFIX}PORT")
         for name, host in self.public_addresses.items():
             if not self.authenticates and not self.insecure:
                 raise ValueError(
@@ -182,7 +189,8 @@ class Settings(BaseSettings):
     @property
     def public_addresses(self) -> dict[str, str]:
         """The settings, and what they say, that let others than this machine connect."""
-        return {name: host for name, host in {"HOST": self.host}.items() if not _is_loopback(host)}
+        hosts = {"HOST": self.host} | ({} if self.operator_port is None else {"OPERATOR_HOST": self.operator_host})
+        return {name: host for name, host in hosts.items() if not _is_loopback(host)}
 
     @property
     def verifies_tokens(self) -> bool:

@@ -121,8 +121,14 @@ async def fake_redis(app_backend: Backend) -> AsyncIterator[Redis]:
 async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
-        async def start(authenticator: Authenticator | None = None, **rules: Any) -> httpx2.AsyncClient:
-            app = create_app(lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)), authenticator)
+        async def start(
+            authenticator: Authenticator | None = None, operator_port: int | None = None, **rules: Any
+        ) -> httpx2.AsyncClient:
+            app = create_app(
+                lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)),
+                authenticator,
+                operator_port=operator_port,
+            )
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),

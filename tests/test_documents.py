@@ -12,7 +12,8 @@ from redis import Redis
 
 import streamlimit
 from streamlimit.callers import Role
-from streamlimit.routes import OPERATIONS, Operation, new_counters, new_metrics
+from streamlimit.dispatch import new_counters, new_metrics
+from streamlimit.routes import OPERATIONS, Operation
 from tests.conftest import missing
 from tests.documents import CHANCE, ROOT, blocks, check_commands, commands
 from tests.servers import RedisServer, Service, free_port, serving

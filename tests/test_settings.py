@@ -53,6 +53,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("port", "0", 0),
         ("workers", "4", 4),
         ("embedded_port", "6391", 6391),
+        ("operator_host", "::1", "::1"),
+        ("operator_port", "9000", 9000),
         ("jwt_algorithms", "ES256", "ES256"),
         ("jwt_issuer", "https://id.example", "https://id.example"),
         ("jwt_audience", "tv", "tv"),
@@ -104,6 +106,11 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HOST": "0.0.0.0", "SECRET": LONG}, "STREAMLIMIT_HOST: 0.0.0.0 is public, and without keys everybody may"),
         ({"HOST": "0.0.0.0", "INSECURE": "1"}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
         ({"HOST": "0.0.0.0", "OPERATOR_KEYS": DIGEST}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
+        ({"OPERATOR_PORT": "8080"}, "STREAMLIMIT_OPERATOR_PORT: must be another than STREAMLIMIT_PORT"),
+        (
+            {"OPERATOR_HOST": "0.0.0.0", "OPERATOR_PORT": "9000", "SECRET": LONG},
+            "STREAMLIMIT_OPERATOR_HOST: 0.0.0.0 is public, and without keys everybody may",
+        ),
         ({"SERVICE_KEYS": "short"}, "STREAMLIMIT_SERVICE_KEYS: must be SHA-256 digests of keys"),
         ({"OPERATOR_KEYS": f"{DIGEST} short"}, "STREAMLIMIT_OPERATOR_KEYS: must be SHA-256 digests of keys"),
         ({"SERVICE_KEYS": ","}, "STREAMLIMIT_SERVICE_KEYS: must be SHA-256 digests of keys"),
@@ -189,6 +196,10 @@ def test_keys_of_players_are_keys_enough(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(f"{ENV_PREFIX}{name}", value)
 
     assert Settings().authenticates
+
+
+def test_without_a_port_of_operators_their_host_does_not_count() -> None:
+    assert Settings(operator_host="0.0.0.0").public_addresses == {}
 
 
 def test_without_keys_nobody_is_authenticated() -> None:
