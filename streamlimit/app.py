@@ -1,7 +1,7 @@
 """The ASGI application: routes, errors, and the tracker's life."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import streamlimit
-from streamlimit import docs, problems
+from streamlimit import cors, docs, problems
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters, new_metrics, routes
@@ -35,6 +35,7 @@ def create_app(
     authenticator: Authenticator | None = None,
     counters: Counters | None = None,
     operator_port: int | None = None,
+    origins: Sequence[str] = (),
 ) -> Starlette:
     """Build the application.
 
@@ -43,6 +44,7 @@ def create_app(
         authenticator: Tells who is asking; without one nobody is asked, and everybody may do everything.
         counters: Shared with the other workers of the service, where there are any.
         operator_port: The port by which operators come, where they have one of their own.
+        origins: Of web pages that may read the answers.
     """
     authenticator = authenticator or Authenticator()
     metrics = new_metrics(counters or new_counters())
@@ -65,7 +67,7 @@ def create_app(
 
     app = Starlette(
         routes=[*routes(), *map(private, [Route("/openapi.json", get_openapi), *docs.routes()])],
-        middleware=[Middleware(EncodedSlashGuard)],
+        middleware=[*cors.middleware(origins), Middleware(EncodedSlashGuard)],
         exception_handlers=dict.fromkeys(_HANDLED, _on_error),
         lifespan=lifespan,
     )

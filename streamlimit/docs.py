@@ -21,7 +21,6 @@ _POLICY: Final = "default-src 'none'; script-src 'self'; style-src 'self'; img-s
 _HEADERS: Final = {
     "Content-Security-Policy": f"{_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 _IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from streamlimit.api_keys import parse_digests
 from streamlimit.callers import Role
 from streamlimit.connection import MEMORY_URL, check_url
+from streamlimit.cors import check_origins, parse_origins
 from streamlimit.errors import InvalidInput
 from streamlimit.fields import MAX_SEATS, check_key_prefix
 from streamlimit.rules import MAX_TTL_MS, Rules
@@ -102,6 +103,8 @@ class Settings(BaseSettings):
     """the embedded store's files and the secret"""
     insecure: CliToggleFlag[bool] = False
     """listen on a public address although no keys are configured, and whoever connects may do everything"""
+    cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
+    """origins of web pages that may read the answers, such as `https://tv.example`, separated by commas"""
 
     @classmethod
     def settings_customise_sources(
@@ -214,6 +217,11 @@ class Settings(BaseSettings):
     def algorithms(self) -> tuple[str, ...]:
         """How tokens may be signed."""
         return parse_algorithms(self.jwt_algorithms)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Of web pages that may read the answers."""
+        return parse_origins(self.cors_origins)
 
     @property
     def is_embedded(self) -> bool:

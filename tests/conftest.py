@@ -1,5 +1,5 @@
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
@@ -122,12 +122,16 @@ async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]
     async with AsyncExitStack() as stack:
 
         async def start(
-            authenticator: Authenticator | None = None, operator_port: int | None = None, **rules: Any
+            authenticator: Authenticator | None = None,
+            operator_port: int | None = None,
+            origins: Sequence[str] = (),
+            **rules: Any,
         ) -> httpx2.AsyncClient:
             app = create_app(
                 lambda: open_tracker(fake_redis, app_backend.url, [SECRET], Rules(**rules)),
                 authenticator,
                 operator_port=operator_port,
+                origins=origins,
             )
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(

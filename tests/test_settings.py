@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("port", "0", 0),
         ("workers", "4", 4),
         ("embedded_port", "6391", 6391),
+        ("cors_origins", "https://a.example,http://[::1]:3000", "https://a.example,http://[::1]:3000"),
         ("operator_host", "::1", "::1"),
         ("operator_port", "9000", 9000),
         ("jwt_algorithms", "ES256", "ES256"),
@@ -106,6 +107,21 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HOST": "0.0.0.0", "SECRET": LONG}, "STREAMLIMIT_HOST: 0.0.0.0 is public, and without keys everybody may"),
         ({"HOST": "0.0.0.0", "INSECURE": "1"}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
         ({"HOST": "0.0.0.0", "OPERATOR_KEYS": DIGEST}, "STREAMLIMIT_HOST: 0.0.0.0 is public: set STREAMLIMIT_SECRET"),
+        *(
+            (
+                {"CORS_ORIGINS": origin},
+                "STREAMLIMIT_CORS_ORIGINS (--cors-origins): must be origins as browsers send them",
+            )
+            for origin in (
+                "*",
+                "null",
+                "tv.example",
+                "https://tv.example/",
+                "https://*.example",
+                "https://a b",
+                "https:",
+            )
+        ),
         ({"OPERATOR_PORT": "8080"}, "STREAMLIMIT_OPERATOR_PORT: must be another than STREAMLIMIT_PORT"),
         (
             {"OPERATOR_HOST": "0.0.0.0", "OPERATOR_PORT": "9000", "SECRET": LONG},
