@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import streamlimit
 from streamlimit import cors, docs, problems
+from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters, new_metrics, routes
@@ -33,9 +34,11 @@ _HANDLED = (Problem, StreamlimitError, HTTPException, ClientDisconnect, Exceptio
 def create_app(
     make_tracker: Callable[[], StreamTracker],
     authenticator: Authenticator | None = None,
+    *,
     counters: Counters | None = None,
     operator_port: int | None = None,
     origins: Sequence[str] = (),
+    audit: Audit | None = None,
 ) -> Starlette:
     """Build the application.
 
@@ -45,6 +48,7 @@ def create_app(
         counters: Shared with the other workers of the service, where there are any.
         operator_port: The port by which operators come, where they have one of their own.
         origins: Of web pages that may read the answers.
+        audit: Writes who changed what.
     """
     authenticator = authenticator or Authenticator()
     metrics = new_metrics(counters or new_counters())
@@ -56,6 +60,7 @@ def create_app(
             app.state.authenticator = authenticator
             app.state.metrics = metrics
             app.state.operator_port = operator_port
+            app.state.audit = audit
             app.state.openapi = JSONResponse(
                 document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
             )

@@ -1,6 +1,7 @@
 """From the table of operations to the routes: who may call, what is too large, how it went and how long it took."""
 
 from time import perf_counter
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from streamlimit import handlers, metrics, problems
+from streamlimit.audit import Audit
 from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated
 from streamlimit.counters import Counters
 from streamlimit.errors import StoreUnavailable
@@ -15,6 +17,8 @@ from streamlimit.metrics import Metrics
 from streamlimit.ports import is_operators, is_public
 from streamlimit.problems import Problem
 from streamlimit.routes import OPERATIONS, Operation
+
+_CHANGES: Final = ("PUT", "DELETE")
 
 
 def new_counters() -> Counters:
@@ -72,7 +76,12 @@ async def _answer(request: Request, operation: Operation) -> Response:
     if length.isdecimal() and int(length) > operation.max_body_bytes:
         raise problems.body_too_large()
     request.state.max_body_bytes = operation.max_body_bytes
-    return await operation.handler(request, request.app.state.tracker)
+    response = await operation.handler(request, request.app.state.tracker)
+    # Only now is the user id in the path known to be one, and no line of its own making.
+    if operation.method in _CHANGES and request.app.state.audit:
+        audit: Audit = request.app.state.audit
+        audit.record(request.state.caller, operation.method, operation.path, request.path_params["user_id"])
+    return response
 
 
 async def _permitted(request: Request, operation: Operation) -> Caller:

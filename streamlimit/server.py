@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from streamlimit.app import create_app
+from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters
@@ -110,15 +111,21 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
     """Build the application of one worker process."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)  # from here on uvicorn listens to it
 
+    secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
+
     def make_tracker() -> StreamTracker:
         _stop_with_parent()
-        secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
         return StreamTracker.from_url(
             settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
         )
 
     return create_app(
-        make_tracker, Authenticator.from_settings(settings), counters, operator_port, origins=settings.origins
+        make_tracker,
+        Authenticator.from_settings(settings),
+        counters=counters,
+        operator_port=operator_port,
+        origins=settings.origins,
+        audit=Audit(settings.log_user_ids, secrets[0]),
     )
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from streamlimit.api_keys import parse_digests
+from streamlimit.audit import Naming
 from streamlimit.callers import Role
 from streamlimit.connection import MEMORY_URL, check_url
 from streamlimit.cors import check_origins, parse_origins
@@ -105,6 +106,8 @@ class Settings(BaseSettings):
     """listen on a public address although no keys are configured, and whoever connects may do everything"""
     cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
     """origins of web pages that may read the answers, such as `https://tv.example`, separated by commas"""
+    log_user_ids: Naming = "hashed"
+    """how the log names users: by an HMAC with SECRET, by their first three characters, or as they are"""
 
     @classmethod
     def settings_customise_sources(

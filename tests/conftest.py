@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StreamTracker
 from streamlimit.app import create_app
+from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
 from tests.cluster import Cluster
 from tests.documented import check_documented
@@ -125,6 +126,7 @@ async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]
             authenticator: Authenticator | None = None,
             operator_port: int | None = None,
             origins: Sequence[str] = (),
+            audit: Audit | None = None,
             **rules: Any,
         ) -> httpx2.AsyncClient:
             app = create_app(
@@ -132,6 +134,7 @@ async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]
                 authenticator,
                 operator_port=operator_port,
                 origins=origins,
+                audit=audit,
             )
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(

@@ -66,7 +66,7 @@ def test_the_commands_about_security_answer_as_they_say(tmp_path: Path) -> None:
     for tool in ("curl", "openssl"):
         if shutil.which(tool) is None:
             missing(tool)
-    set_up, _, command = blocks(SECURITY, "sh")[0].rstrip().rpartition("\n")
+    set_up, _, command = blocks(SECURITY, "sh")[1].rstrip().rpartition("\n")
     assert command == "scripts/serve"
     done = subprocess.run(
         ["bash", "-euc", f"{set_up}\nenv -0"], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("port", "0", 0),
         ("workers", "4", 4),
         ("embedded_port", "6391", 6391),
+        ("log_user_ids", "cut", "cut"),
         ("cors_origins", "https://a.example,http://[::1]:3000", "https://a.example,http://[::1]:3000"),
         ("operator_host", "::1", "::1"),
         ("operator_port", "9000", 9000),
