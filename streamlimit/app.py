@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import streamlimit
 from streamlimit import cors, docs, problems
 from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
@@ -20,7 +19,7 @@ from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters, new_metrics, routes
 from streamlimit.errors import StreamlimitError
 from streamlimit.handlers import is_legacy, legacy_problem
-from streamlimit.openapi import document
+from streamlimit.openapi import API_VERSION, document
 from streamlimit.ports import private
 from streamlimit.problems import NO_STORE, Problem
 from streamlimit.tracker import StreamTracker
@@ -61,9 +60,7 @@ def create_app(
             app.state.metrics = metrics
             app.state.operator_port = operator_port
             app.state.audit = audit
-            app.state.openapi = JSONResponse(
-                document(streamlimit.__version__, tracker.rules.max_limit), headers=NO_STORE
-            )
+            app.state.openapi = JSONResponse(document(API_VERSION, tracker.rules.max_limit), headers=NO_STORE)
             yield
 
     async def get_openapi(request: Request) -> Response:

@@ -15,6 +15,9 @@ from streamlimit.handlers import is_legacy
 from streamlimit.problems import ProblemType
 from streamlimit.routes import OPERATIONS, TAGS, Operation
 
+API_VERSION: Final = "1"
+"""That of the paths. That of the service is nothing for strangers, who would look up what is wrong with it."""
+
 _DESCRIPTION: Final = """\
 Lets one account watch at most N streams at once. A stream starts with an admission, stays live by heartbeats, and ends
 with a release, or by itself when the heartbeats stop.
@@ -87,7 +90,7 @@ def document(version: str, max_limit: int) -> dict[str, Any]:
     """Return the document, ready for JSON; the same one again for the same arguments.
 
     Args:
-        version: Of the service.
+        version: Of the API.
         max_limit: The highest limit that this deployment takes.
     """
     paths: dict[str, dict[str, Any]] = {}

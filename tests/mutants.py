@@ -39,6 +39,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
 )
 TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
 ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
+TOKENS, JWKS = "tokens.py", "jwks.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -370,4 +371,34 @@ MUTANTS: Final = (
     Mutant(
         "a resumed stream's new seat is not told", TRACKER, 'f"{stream.stream_ref}.{stream_id.sig}"', "str(stream_id)"
     ),
+    # Who may do what.
+    Mutant("a player acts for everybody", "callers.py", "self.user_id == user_id", "True"),
+    Mutant("a role is not looked at", "dispatch.py", "if caller.role not in operation.roles:", "if False:"),
+    Mutant("nobody is asked", "dispatch.py", "if operation.roles and not (", "if False and not ("),
+    Mutant("a player says its limit", "handlers.py", "if body.limit is not None:", "if False:"),
+    Mutant("the limit in a token is ignored", "handlers.py", "body.limit = caller.limit", "body.limit = None"),
+    Mutant("a token may be for others", TOKENS, "audience=self._audience,", 'options={"verify_aud": False},'),
+    Mutant("a token may be from others", TOKENS, "issuer=self._issuer,", ""),
+    Mutant("a token lasts for ever", TOKENS, '["exp", "aud", "iss", "sub"]', '["aud", "iss", "sub"]'),
+    Mutant("a token names any user", TOKENS, 'check_user_id(claims["sub"])', 'claims["sub"]'),
+    Mutant(
+        "any key of the set will do",
+        "token_keys.py",
+        "self._keys.get(kid) if kid is not None",
+        "[*self._keys.values()][0] if 1",
+    ),
+    Mutant("a short key is taken", "token_keys.py", " and not key.Algorithm.check_key_length(key.key)", ""),
+    Mutant("half a private key is taken", "token_keys.py", ' or "d" in member', ""),
+    Mutant("only the first API key is known", "api_keys.py", "in self._callers:", "in self._callers[:1]:"),
+    Mutant("invented keys make us ask and ask", JWKS, "< self._pause_seconds:", "< 0:"),
+    Mutant(
+        "keys are lost with their server",
+        JWKS,
+        "self._complaint = complaint",
+        "self._complaint, self._keys = complaint, {}",
+    ),
+    Mutant("a key set may be huge", JWKS, "if len(body) > _MAX_BYTES:", "if False:"),
+    Mutant("a strange server sends us elsewhere", JWKS, "follow_redirects=False", "follow_redirects=True"),
+    Mutant("a token without keys is wrong", JWKS, "raise KeysUnavailable(", "return ()  # ("),
+    Mutant("the public port has everything", "ports.py", "return port is not None and (", "return False and ("),
 )
