@@ -204,7 +204,9 @@ def _metrics(request: Request) -> Metrics:
 
 def _outcome(answer: _Admitted) -> Admissions:
     match answer:
-        case results.Admission(over_limit=over_limit):
+        case results.Admission(over_limit=over_limit, stream=stream):
+            if stream.provisional:
+                return "provisional"
             return "over_limit" if over_limit else "admitted"
         case results.LimitReached():
             return "limit_reached"

@@ -13,14 +13,14 @@ from streamlimit.counters import Counters
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-Admissions = Literal["admitted", "over_limit", "limit_reached", "unknown_user", "recovering", "ended"]
+Admissions = Literal["admitted", "over_limit", "provisional", "limit_reached", "unknown_user", "recovering", "ended"]
 Heartbeats = Literal["live", "ended", "unknown", "invalid", "unavailable"]
 StoreErrors = Literal["unavailable", "overloaded"]
 Refusals = Literal["missing", "invalid", "expired", "forbidden", "keys_unavailable"]
 
 _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
     ("admissions", "outcome"): (
-        "Admissions that were asked for; over_limit: let in because the limit is not enforced.",
+        "Admissions that were asked for; over_limit: the limit is not enforced; provisional: the store was away.",
         get_args(Admissions),
     ),
     ("heartbeats", "result"): ("Heartbeats, alone or in batches.", get_args(Heartbeats)),

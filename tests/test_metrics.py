@@ -15,6 +15,7 @@ from streamlimit import StoreUnavailable, StreamTracker
 from streamlimit.counters import Counters
 from streamlimit.errors import StoreOverloaded
 from streamlimit.routes import OPERATIONS
+from streamlimit.store import Store
 from tests.conftest import Serve
 from tests.issuer import SERVICE_KEY, bearer, token
 from tests.servers import Service, serving, wait_for
@@ -57,6 +58,17 @@ async def test_admissions_that_are_not_enforced_are_counted(serve: Serve) -> Non
         await http.post(STREAMS)
 
     assert await counted(http, "admissions") == {"admitted": 1, "over_limit": 2}
+
+
+@pytest.mark.anyio
+async def test_admissions_while_the_store_is_away_are_counted_for_themselves(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http = await serve(on_outage="allow")
+    monkeypatch.setattr(Store, "run", raising(StoreUnavailable("down")))
+    assert (await http.post(STREAMS)).json()["provisional"] is True
+
+    assert await counted(http, "admissions") == {"provisional": 1}
 
 
 @pytest.mark.anyio
