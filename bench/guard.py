@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -22,17 +23,21 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bench import stores, streams
 from bench.plan import CONNECTIONS, SECRET
 from bench.processes import HOST
+from streamlimit.dispatch import new_counters
+from streamlimit.server import worker_app
+from streamlimit.settings import Settings
 
 BUDGET: Final = {
-    "instructions, alone, over bare": 5.7,
-    "instructions, in a crowd, over bare": 3.9,
-    "C functions, alone, over bare": 5.2,
-    "C functions, in a crowd, over bare": 4.0,
+    "instructions, alone, over bare": 3.9,
+    "instructions, in a crowd, over bare": 1.8,
+    "C functions, alone, over bare": 3.6,
+    "C functions, in a crowd, over bare": 2.0,
     "writes to the client": 2.0,
     "reads of the store, in a crowd": 0.05,
     "commands in the store, alone": 5.0,
@@ -42,7 +47,7 @@ BUDGET: Final = {
 versions of Python; where it must cost more, say why in the commit that raises this."""
 
 ROUNDS: Final = 5
-_BARE, _OWN = "bench.peers.bare:app", "streamlimit.server:worker_app"
+_BARE: Final = "bench.peers.bare:app"
 
 
 @dataclass
@@ -151,17 +156,18 @@ class Client(asyncio.Transport):
         """Nothing more comes anyhow."""
 
 
-async def count(app: str, lines: list[str], store: Any) -> dict[str, float]:
+async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any) -> dict[str, float]:
     """Send heartbeats to an application, one alone and many at once, and return what each of them costs."""
     config = uvicorn.Config(
         *(app, HOST),
-        factory=app == _OWN,
+        factory=app != _BARE,
         http="httptools",
         ws="none",
         lifespan="auto",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=app == _BARE,  # as `streamlimit serve` has it, and uvicorn by itself
     )
     config.load()
     server = uvicorn.Server(config)
@@ -217,7 +223,8 @@ def measure() -> dict[str, float]:
         # Their TTL is not the service's, so that each first heartbeat sets it, which only one within a second does not.
         lines = streams.heartbeats(streams.fill(client, (2 * ROUNDS + 1) * (CONNECTIONS + 1)))
         os.environ |= {"STREAMLIMIT_REDIS_URL": f"redis://{HOST}:{store.port}/0", "STREAMLIMIT_SECRET": SECRET}
-        bare, own = (uvloop.run(count(app, lines, client)) for app in (_BARE, _OWN))
+        service = partial(worker_app, Settings(), new_counters(), None)
+        bare, own = (uvloop.run(count(app, lines, client)) for app in (_BARE, service))
     ratios = {f"{what}, over bare": own[what] / bare[what] for what in own if bare[what]}
     return {what: (own | ratios)[what] for what in BUDGET}
 

@@ -20,6 +20,9 @@ from streamlimit.routes import OPERATIONS, Operation
 
 _CHANGES: Final = ("PUT", "DELETE")
 
+HEARTBEAT: Final = next(number for number, one in enumerate(OPERATIONS) if one.handler is handlers.heartbeat)
+"""What heartbeats are counted by."""
+
 
 def new_counters() -> Counters:
     """The counters of all operations, for the workers of one service."""
@@ -52,7 +55,7 @@ def _route(path: str, numbers: dict[str, int]) -> Route:
         try:
             response = await _answer(request, OPERATIONS[number])
         except Exception as error:
-            _count_error(counted, error)
+            count_error(counted, error)
             counted.answered(number, problems.of(error).kind.status, perf_counter() - started)
             raise
         counted.answered(number, response.status_code, perf_counter() - started)
@@ -94,7 +97,8 @@ async def _permitted(request: Request, operation: Operation) -> Caller:
     return caller
 
 
-def _count_error(counted: Metrics, error: Exception) -> None:
+def count_error(counted: Metrics, error: Exception) -> None:
+    """Count what went wrong."""
     match error:
         case StoreUnavailable():
             counted.store_error(handlers.kind_of(error))

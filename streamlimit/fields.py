@@ -22,6 +22,8 @@ TEXT_PATTERN: Final = r"[^\u0000-\u001f\u007f-\u009f]*"
 """No control characters."""
 IDEMPOTENCY_KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY}}}"
 
+_is_user_id: Final = re.compile(USER_ID_PATTERN).fullmatch
+
 
 def checked(field: str, check: Callable[[str], str], value: str) -> str:
     """Return the value if the check passes.
@@ -37,7 +39,7 @@ def checked(field: str, check: Callable[[str], str], value: str) -> str:
 
 def check_user_id(value: str) -> str:
     """Return the user id, or raise ValueError: braces, globs and blanks would let users meet each other's keys."""
-    if not re.fullmatch(USER_ID_PATTERN, value):
+    if not _is_user_id(value):
         raise ValueError(f"must be 1 to {MAX_USER_ID} of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")
     return value
 

@@ -68,7 +68,7 @@ async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
     beat = await tracker.heartbeat(request.path_params["user_id"], request.path_params["stream_id"])
     if isinstance(beat, results.Lease):
         return _json(wire.Lease.of(beat))
-    raise _ended(beat)
+    raise ended_problem(beat)
 
 
 async def heartbeats(request: Request, tracker: StreamTracker) -> Response:
@@ -105,7 +105,7 @@ async def get_stream(request: Request, tracker: StreamTracker) -> Response:
     stream = await tracker.get(request.path_params["user_id"], request.path_params["stream_id"])
     if isinstance(stream, results.Stream):
         return _json(wire.StreamState.of(stream), headers={"Cache-Control": f"max-age={CHECK_MAX_AGE_SECONDS}"})
-    raise _ended(stream)
+    raise ended_problem(stream)
 
 
 async def list_streams(request: Request, tracker: StreamTracker) -> Response:
@@ -266,7 +266,8 @@ def _idempotency_key(request: Request) -> str | None:
         raise problems.invalid([("Idempotency-Key", message)]) from None
 
 
-def _ended(answer: results.StreamEnded | results.UnknownStream) -> Problem:
+def ended_problem(answer: results.StreamEnded | results.UnknownStream) -> Problem:
+    """Why a stream does not go on."""
     return problems.unknown_stream() if isinstance(answer, results.UnknownStream) else problems.stream_ended(answer)
 
 
@@ -275,7 +276,7 @@ def _beat_problem(beat: results.StreamEnded | results.UnknownStream | InvalidInp
         return problems.invalid_input(beat)
     if isinstance(beat, StoreUnavailable):
         return problems.store_unavailable()
-    return _ended(beat)
+    return ended_problem(beat)
 
 
 def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -89,13 +89,16 @@ class Lane(Generic[_Item]):
 
     def _next_batch(self) -> list[_Waiting[_Item]]:
         batch: list[_Waiting[_Item]] = []
-        room = self._max_batch
-        while self._queue and (len(self._queue[0].items) <= room or not batch):
-            waiting = self._queue.popleft()
-            self._waiting -= len(waiting.items)
-            if not waiting.replies.done():  # nobody waits for it any more
+        queue, room = self._queue, self._max_batch
+        while queue:
+            size = len(queue[0].items)
+            if size > room and batch:
+                break
+            waiting = queue.popleft()
+            self._waiting -= size
+            if not waiting.replies.done():  # else nobody waits for it any more
                 batch.append(waiting)
-                room -= len(waiting.items)
+                room -= size
         return batch
 
     async def _carry_out(self, batch: list[_Waiting[_Item]]) -> None:

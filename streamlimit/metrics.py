@@ -39,6 +39,7 @@ _SLOTS: Final = {
         (family, value) for (family, _), (_, values) in _EVENTS.items() for value in values
     )
 }
+_EVENT_SLOTS: Final = len(_SLOTS)
 _HEARTBEATS: Final = {200: "live", 410: "ended", 404: "unknown", 422: "invalid", 503: "unavailable"}
 
 _STATUSES: Final = (*(200, 201, 204, 400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 429, 500, 503), 0)
@@ -52,7 +53,7 @@ _PER_OPERATION: Final = _SUM + 1
 
 def counters(operations: int) -> Counters:
     """Make the counters for so many operations, to be shared by all workers."""
-    return Counters(len(_SLOTS) + operations * _PER_OPERATION)
+    return Counters(_EVENT_SLOTS + operations * _PER_OPERATION)
 
 
 class Metrics(Collector):
@@ -72,7 +73,7 @@ class Metrics(Collector):
 
     def answered(self, operation: int, status: int, seconds: float) -> None:
         """Count an answer, and how long it took to make."""
-        base = len(_SLOTS) + operation * _PER_OPERATION
+        base = _EVENT_SLOTS + operation * _PER_OPERATION
         row = self._row
         row[base + _STATUS_SLOTS.get(status, _LATENCIES - 1)] += 1
         row[base + _LATENCIES + bisect_left(_BOUNDS, seconds)] += 1
@@ -107,7 +108,7 @@ class Metrics(Collector):
             "streamlimit_request_seconds", "How long answers took to make.", labels=["method", "route"]
         )
         for number, labels in enumerate(self._operations):
-            base = len(_SLOTS) + number * _PER_OPERATION
+            base = _EVENT_SLOTS + number * _PER_OPERATION
             for status, count in zip(_STATUSES, totals[base:], strict=False):
                 if count:
                     answers.add_metric([*labels, str(status or "other")], count)

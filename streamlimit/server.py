@@ -81,6 +81,8 @@ def serve(settings: Settings) -> None:
             # Paths hold stream ids, which are capabilities.
             access_log=False,
             server_header=False,
+            # Nobody asks from where a request comes, so nobody needs to believe what it says of that.
+            proxy_headers=False,
             headers=_HEADERS,
             backlog=_BACKLOG,
             # Longer than the minute for which load balancers keep idle connections, so that they close them, not we.

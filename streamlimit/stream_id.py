@@ -11,8 +11,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 STREAM_REF_PATTERN: Final = r"([1-9][0-9]?)\.([A-Za-z0-9_-]{19})"
 STREAM_ID_PATTERN: Final = rf"{STREAM_REF_PATTERN}\.([A-Za-z0-9_-]{{16}})"
@@ -20,8 +19,7 @@ _STREAM_ID = re.compile(STREAM_ID_PATTERN)
 _STREAM_REF = re.compile(STREAM_REF_PATTERN)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamId:
+class StreamId(NamedTuple):
     """A parsed stream id. `sig` is empty in a stream ref."""
 
     seat: int
