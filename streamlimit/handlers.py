@@ -124,7 +124,10 @@ async def end_all(request: Request, tracker: StreamTracker) -> Response:
 
 async def check_admission(request: Request, tracker: StreamTracker) -> Response:
     """`GET /v1/users/{user_id}/admission`."""
-    check = await tracker.check(request.path_params["user_id"], device_id=request.query_params.get("device_id"))
+    caller: Caller = request.state.caller
+    check = await tracker.check(
+        request.path_params["user_id"], device_id=request.query_params.get("device_id"), limit=caller.limit
+    )
     return _json(
         wire.AdmissionCheck(admissible=check.admissible, live=check.live, limit=check.limit, reason=check.reason)
     )

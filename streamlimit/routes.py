@@ -181,8 +181,7 @@ OPERATIONS: Final = (
         roles=ITS_USER,
         tag=BACK_ENDS,
         summary="Would the user be admitted now?",
-        description="Answers as an admission would by the record, whatever limit a request or a token has, and changes "
-        "nothing. Only an admission holds a seat.",
+        description="Answers as an admission would, and changes nothing. Only an admission holds a seat.",
         parameters=(USER_ID, DEVICE_ID),
         answers={200: wire.AdmissionCheck},
     ),

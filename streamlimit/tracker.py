@@ -164,17 +164,31 @@ class StreamTracker:
             self.shadow_admissions += 1
         return result
 
-    async def check(self, user_id: str, *, device_id: str | None = None, known_users_only: bool = False) -> Check:
+    async def check(
+        self,
+        user_id: str,
+        *,
+        device_id: str | None = None,
+        limit: int | None = None,
+        known_users_only: bool = False,
+    ) -> Check:
         """Say whether `admit` would admit now, and change nothing.
 
         Args:
             user_id: Whose stream.
             device_id: As for `admit`.
+            limit: As for `admit`.
             known_users_only: Take a user without a record as unknown, whatever the rules say.
         """
-        default = {"default": ""} if known_users_only else {}
-        device_id = _optional("device_id", check_device_id, device_id)
-        call = self._calls.admission(user_id, device_id=device_id, dry_run="1", **default)
+        if limit is not None:
+            self._check_limit(limit)
+        given: dict[str, str | int] = {
+            "device_id": _optional("device_id", check_device_id, device_id),
+            "override": "" if limit is None else limit,
+        }
+        if known_users_only:
+            given["default"] = ""
+        call = self._calls.admission(user_id, dry_run="1", **given)
         return replies.check(await self._store.run(call))
 
     async def heartbeat(self, user_id: str, stream_id: str) -> BeatResult:

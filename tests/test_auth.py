@@ -251,6 +251,12 @@ async def test_the_limit_0_in_a_token_refuses(guarded: httpx2.AsyncClient) -> No
     assert (await guarded.post(STREAMS, headers=bearer(token(streams_limit=0)))).status_code == 409
 
 
+async def test_the_check_of_an_admission_heeds_the_limit_in_a_token(guarded: httpx2.AsyncClient) -> None:
+    answer = await guarded.get(f"{ALICE}/admission", headers=bearer(token(streams_limit=0)))
+
+    assert answer.json() == {"admissible": False, "live": 0, "limit": 0, "reason": "limit_reached"}
+
+
 # Keys.
 
 
