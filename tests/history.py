@@ -55,6 +55,14 @@ ROUNDING_MS: Final = 5
 """Redis counts whole milliseconds of the wall clock, which may be slewed against the monotonic one."""
 PATIENCE_MS: Final = 500
 """After this time without an answer from the store the service tries again."""
+ANSWERS: Final[dict[Operation, set[int]]] = {
+    "admit": {201, 409, 410, 503},
+    "heartbeat": {200, 404, 410, 503},
+    "get": {200, 404, 410, 503},
+    "release": {204, 503},
+    "terminate": {204, 503},
+}
+"""The statuses that a client may be given; of other operations 200 and 503."""
 REMEMBERED: Final = 64
 """So many ends of a user's streams are remembered; what happened to an older one, the service cannot tell."""
 
@@ -103,6 +111,11 @@ class Event:
     def refused(self) -> bool:
         """Whether the limit was given as the reason why there is no seat."""
         return (self.operation == "admit" and self.status == 409) or self.answer.get("reason") == "limit_reached"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was told to wait until the store has recovered from a loss."""
+        return self.answer.get("type") == "urn:streamlimit:recovering" or self.answer.get("reason") == "recovering"
 
     def repeats(self, stream: "Stream") -> bool:
         """Whether it is the admission that the stream was given for. It finds it before it looks for one to end."""
@@ -279,6 +292,7 @@ class History:
                 skipped = within
         return lease.sent + self.ttl - skipped - ROUNDING_MS
 
+    @cache  # noqa: B019 - a history is thrown away with its cache
     def surely_live(self, stream: Stream) -> list[tuple[float, float]]:
         """When the stream was live wherever in their intervals the calls took effect.
 
@@ -292,6 +306,10 @@ class History:
             if lease.answered < until:
                 found.append((lease.answered, until))
         return found
+
+    def meets(self, call: Event, stream: Stream) -> bool:
+        """Whether the call found the stream live, whenever it took effect."""
+        return any(start < call.sent and call.answered < end for start, end in self.surely_live(stream))
 
     def possibly_live_until(self, stream: Stream) -> float:
         """After this moment the stream is not live, wherever in their intervals the calls took effect.
@@ -319,6 +337,11 @@ class History:
         possible = {one.arguments["limit"] for one in settings if one.sent <= until and self.latest(one) >= last}
         return possible if done else possible | {self._limit}
 
+    def limits_of_doubtful(self, user: str, until: float) -> set[int]:
+        """Those for admissions that may have started a stream by then without being told so; 0 where there are none."""
+        doubtful = [one for one in self.calls[user] if one.operation == "admit" and one in self.doubtful]
+        return {0, *(limit for one in doubtful if one.sent <= until for limit in self.limits(one, self.latest(one)))}
+
     @cached_property
     def _settings(self) -> dict[str, list[Event]]:
         return {
@@ -339,7 +362,7 @@ class History:
         moments = [call.sent, *(start for start, _ in near if start > call.sent)]
         return max(sum(start <= moment <= end for start, end in near) for moment in moments)
 
-    @cache  # noqa: B019 - a history is thrown away with its cache
+    @cache  # noqa: B019 - the same
     def _possible(self, user: str) -> list[tuple[float, float, Event]]:
         """From when to when streams of the user were possibly live, and what started them."""
         known = [(one.admissions[0], self.possibly_live_until(one)) for one in self.streams_of[user]]
@@ -376,6 +399,7 @@ def violations(
         ended_needlessly,
         wrongly_refused,
         not_idempotent,
+        not_repeatable,
         mixed_up,
         bad_ttls,
     )
@@ -387,9 +411,9 @@ def limit_exceeded(history: History) -> Iterator[Violation]:
 
     Of the streams surely live at one instant, one was admitted last. At that moment all of them were live, so that they
     may be no more than the limit then in force. Which was the last may be open, and which limit was in force; then it
-    is the highest that may have been.
+    is the highest that may have been. The same goes for the streams of a list, which shows one instant.
     """
-    for streams in history.streams_of.values():
+    for user, streams in history.streams_of.items():
         allowed = {
             stream.ref: max(limit for maker in stream.makers for limit in history.limits(maker, stream.born_by))
             for stream in streams
@@ -403,11 +427,22 @@ def limit_exceeded(history: History) -> Iterator[Violation]:
             together = {ref: one for ref, one in together.items() if one[0] > start}
             together[stream.ref] = (max(end, together.get(stream.ref, (end,))[0]), stream)
             live = [one for _, one in together.values()]
-            last = max(min(maker.sent for maker in one.makers) for one in live)
-            most = max(allowed[one.ref] for one in live if one.born_by >= last)
-            if len(live) > most:
-                text = f"{len(live)} streams of {stream.user} are live at {start:.0f}, limit {most}"
+            if len(live) > (most := _limit_of_last(live, allowed)):
+                text = f"{len(live)} streams of {user} are live at {start:.0f}, limit {most}"
                 yield Violation(1, text, tuple(one.admissions[0] for one in live))
+        for call in history.calls[user]:
+            live = [history.streams[ref] for ref in call.live or [] if ref in allowed]
+            most = _limit_of_last(live, allowed) if live else 0
+            if live and len(live) < len(call.live or []):  # the last may be one that nobody knows to have been given
+                most = max(most, *history.limits_of_doubtful(user, call.answered))
+            if live and len(call.live or []) > most:
+                yield Violation(1, f"{user} is told of {len(call.live or [])} live streams, limit {most}", (call,))
+
+
+def _limit_of_last(live: list[Stream], allowed: dict[str, int]) -> int:
+    """The highest limit that may have been in force when the last of these was admitted."""
+    last = max(min(maker.sent for maker in one.makers) for one in live)
+    return max(allowed[one.ref] for one in live if one.born_by >= last)
 
 
 def ended_without_cause(history: History) -> Iterator[Violation]:
@@ -455,12 +490,16 @@ def _is_explained(history: History, stream: Stream, denial: Event) -> bool:
 
 
 def ended_needlessly(history: History) -> Iterator[Violation]:
-    """Promise 2, too: eviction and a lowered limit end no more streams than are too many.
+    """Promise 2, too: a call ends what it was asked to end; eviction and a lowered limit no more than is too much.
 
     That is as many as were live, at most, above the limit, and one more where another one is admitted.
     """
     for calls in history.calls.values():
         for call in calls:
+            for stream in (history.streams[ref] for ref in call.ended.keys() & history.streams.keys()):
+                if call.ended[stream.ref] not in call.may_have_ended(stream):
+                    text = f"{stream.ref} is {call.ended[stream.ref]}, which nobody asked for"
+                    yield Violation(2, text, (stream.admissions[0], call))
             cut = [reason for reason in call.ended.values() if reason in ("evicted", "limit_lowered")]
             if cut and not history.in_recovery(call):
                 room = min(history.limits(call, call.answered)) - (call.operation == "admit")
@@ -472,18 +511,25 @@ def wrongly_refused(history: History) -> Iterator[Violation]:
     """Promise 3: with a free seat and no recovery an admission is not refused; a dead stream's seat is free in a TTL.
 
     A refusal is wrong where at every moment of its interval fewer streams were possibly live than the lowest limit that
-    may have been in force. Who asked for eviction, and for no seat in particular, is refused only by limit 0.
+    may have been in force, not counting the one that it would have ended: its device's own, or the one to be taken
+    over. Who asked for eviction is refused only by limit 0, and nobody waits for a recovery where nothing was lost.
     """
     for user, calls in history.calls.items():
         for call in calls:
-            if not call.refused or history.in_recovery(call):
+            if history.in_recovery(call):
+                continue
+            if call.waits:
+                yield Violation(3, f"{user} waits, and nothing was lost", (call,))
+            if not call.refused:
                 continue
             floor = min(history.limits(call, call.answered))
             most = history.most_live(call)
-            evicts = call.arguments.get("on_limit") == "evict" and not call.arguments.keys() & {
-                "device_id",
-                "take_over",
-            }
+            evicts = call.arguments.get("on_limit") == "evict"
+            if call.arguments.keys() & {"device_id", "take_over"}:
+                most -= any(
+                    call.may_have_ended(one) & {"replaced", "taken_over"} and history.meets(call, one)
+                    for one in history.streams_of[user]
+                )
             if most < floor or (evicts and floor > 0):
                 text = f"{user} is refused with at most {most} streams live, limit {floor}"
                 yield Violation(3, text, (call,))
@@ -492,9 +538,8 @@ def wrongly_refused(history: History) -> Iterator[Violation]:
 def not_idempotent(history: History) -> Iterator[Violation]:
     """Promise 4: the same admission gives the same stream, a release may be repeated, nothing that ended comes back.
 
-    Two streams of the same key are never live together. One stream is given again only for the key that it was given
-    for. It is not live for a call sent after somebody was told that it has ended, or after its last lease ran out. No
-    two calls ended it.
+    One stream is given again only for the key that it was given for. It is not live for a call sent after somebody was
+    told that it has ended, or after its last lease ran out. No two calls ended it.
     """
     for stream in history.streams.values():
         first, *again = stream.admissions
@@ -508,12 +553,20 @@ def not_idempotent(history: History) -> Iterator[Violation]:
         enders = [end for end in stream.ends if stream.ref in end.ended]
         if len(enders) > 1:
             yield Violation(4, f"{stream.ref} is ended twice", tuple(enders))
-    for left, right in _live_together(history, "key"):
-        evidence = (*left.admissions, *right.admissions)
-        yield Violation(4, f"{left.ref} and {right.ref} are given for the same key", evidence)
     for event in history.events:
         if event.operation == "release" and not event.unknown and event.status != 204:
             yield Violation(4, "a release is refused", (event,))
+
+
+def not_repeatable(history: History) -> Iterator[Violation]:
+    """Promise 4, too: two streams of a key are never live together; while one is, its admission is not refused."""
+    for left, right in _live_together(history, "key"):
+        evidence = (*left.admissions, *right.admissions)
+        yield Violation(4, f"{left.ref} and {right.ref} are given for the same key", evidence)
+    for stream in (one for one in history.streams.values() if one.key):
+        for call in history.calls[stream.user]:
+            if call.refused and call.repeats(stream) and history.meets(call, stream):
+                yield Violation(4, f"{stream.ref} is live, and its admission refused", (*stream.admissions, call))
 
 
 def mixed_up(history: History) -> Iterator[Violation]:
@@ -567,6 +620,13 @@ def bad_ttls(history: History) -> Iterator[Violation]:
             for seat, pttl in event.answer.items():
                 if not 0 <= pttl <= history.ttl:
                     yield Violation(6, f"seat {seat} of {event.user} has PTTL {pttl}", (event,))
+
+
+def unexpected(events: Iterable[Event]) -> Iterator[Event]:
+    """Return the calls with an answer that nobody should get, such as 500, or a user who is not known."""
+    for event in events:
+        if event.status is not None and event.status not in ANSWERS.get(event.operation, {200, 503}):
+            yield event
 
 
 def write(events: Iterable[Event], path: Path) -> None:

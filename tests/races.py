@@ -176,7 +176,7 @@ def _judge(calls: list[Event], samples: list[Event], plan: Plan, processes: int,
         refused=sum(call.operation == "admit" and call.refused for call in calls),
         reasons=Counter(call.answer["reason"] for call in told),
         unknown=sum(call.unknown for call in calls),
-        unexpected=tuple(call for call in calls if call.status not in (None, 200, 201, 204, 404, 409, 410, 503)),
+        unexpected=tuple(history.unexpected(calls)),
         longest_ms=longest,
         violations=tuple(history.violations([*calls, *samples], plan.ttl_ms, limit=LIMIT, settled_ms=settled)),
     )

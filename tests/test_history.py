@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.history import Event, Operation, read, ref_of, violations, write
+from tests.history import Event, Operation, read, ref_of, unexpected, violations, write
 
 TTL = 3_000
 SEATS = 10
@@ -76,6 +76,9 @@ def three(sent: float = 0) -> list[Event]:
     return [admission(ref, sent + 20 * number) for number, ref in enumerate("abc")]
 
 
+RECOVERING = {"type": "urn:streamlimit:recovering", "status": 503}
+
+
 def pttl(value: int) -> Event:
     return call("pttl", 100, status=200, answer={"1": value})
 
@@ -136,12 +139,23 @@ KEPT = {
     "a heartbeat at the same time as the release": [*three(), release("a", 100, took=50), beat("a", 110)],
     "or told of it": [*three(), release("a", 100, took=50), beat("a", 110, "released")],
     "a list at the same time as an admission": [admission("a", 0, took=50), listing(10), listing(20, "a")],
+    "a list with one of unknown outcome": [
+        *three(), lost("admit", 50, arguments={"limit": 4}), listing(100, *"abcx"),
+    ],
+    "a device that has a seat is refused above a lowered limit": [
+        admission("a", 0, device_id="tv"), admission("b", 20), limit_set(1, 50),
+        refusal(100, *"ab", limit=1, device_id="tv"),
+    ],
+    "a repeated admission that overlaps its release": [
+        *three()[:2], admission("c", 50, key="k"), release("c", 100, took=50), refusal(110, *"abc", key="k"),
+    ],
     "old ends are forgotten": [
         admission("x", 0), release("x", 20),
         *(event for n in range(64) for event in (admission(f"r{n}", 50 + 20 * n), release(f"r{n}", 60 + 20 * n))),
         beat("x", 2_000, "expired"),
     ],
     "a recovery explains refusals": [call("recovery", 0, took=3_000), refusal(100)],
+    "and waits": [call("recovery", 0, took=3_000), call("admit", 100, status=503, answer=RECOVERING)],
     "a 503 says nothing": [call("admit", 0, status=503), beat("a", 10, status=503), admission("a", 20)],
     "the last millisecond is rounded down": [pttl(0), pttl(1), pttl(TTL)],
 }  # fmt: skip
@@ -168,6 +182,7 @@ BROKEN: dict[str, tuple[int, list[Event]]] = {
     "a fourth beside one that was let in with limit 4": (
         1, [admission("a", 0, limit=4), admission("b", 20), admission("c", 40), admission("d", 100)],
     ),
+    "a list of more than the limit": (1, [*three(), listing(100, *"abcx")]),
     "one with limit 0": (1, [limit_set(0, 0), admission("a", 50)]),
     "one beyond its override": (1, [*three(), admission("d", 100, limit=2)]),
     "an end without a cause": (2, [*three(), beat("a", 100, "expired")]),
@@ -186,6 +201,16 @@ BROKEN: dict[str, tuple[int, list[Event]]] = {
     "a live stream is not in the list": (2, [*three(), listing(100, *"ab")]),
     "a live stream is not among those of a refusal": (2, [*three(), refusal(100, *"bcx")]),
     "an eviction from a free seat": (2, [*three()[:2], admission("c", 100, on_limit="evict", ended={"a": "evicted"})]),
+    "an eviction that nobody asked for": (2, [*three(), admission("d", 100, ended={"a": "evicted"})]),
+    "a taking over of another stream": (
+        2, [*three(), admission("d", 100, take_over="1.b", ended={"a": "taken_over"})],
+    ),
+    "a replacement of another device's stream": (
+        2, [admission("a", 0, device_id="tv"), admission("b", 50, device_id="phone", ended={"a": "replaced"})],
+    ),
+    "a lowered limit ends streams uninvited": (
+        2, [*three(), replace(limit_set(1, 100, ("a", "b")), arguments={"limit": 1, "end_excess": False})],
+    ),
     "a lowered limit ends too many": (2, [*three(), limit_set(2, 100, ("a", "b"))]),
     "a refusal with a free seat": (3, [*three()[:2], refusal(100, *"ab")]),
     "a refusal after a release": (3, [*three(), release("a", 100), refusal(120, *"abc")]),
@@ -196,6 +221,12 @@ BROKEN: dict[str, tuple[int, list[Event]]] = {
     "a refusal long after an unknown outcome": (3, [lost("admit", 50), limit_set(1, 0), refusal(5_200, "x", limit=1)]),
     "a check says no": (3, [call("check", 0, status=200, answer={"limit": 3, "reason": "limit_reached"})]),
     "eviction is refused": (3, [*three(), refusal(100, *"abc", on_limit="evict")]),
+    "a device that has a seat is refused": (
+        3, [*three()[:2], admission("c", 50, device_id="tv"), refusal(100, *"abc", device_id="tv")],
+    ),
+    "a taking over is refused": (3, [*three(), refusal(100, *"abc", take_over="1.a")]),
+    "a wait where nothing was lost": (3, [call("admit", 0, status=503, answer=RECOVERING)]),
+    "a check foretells such a wait": (3, [call("check", 0, status=200, answer={"reason": "recovering"})]),
     "a repeated admission gives another stream": (4, [admission("a", 0, key="k"), admission("b", 50, key="k")]),
     "and ends the first": (
         4,
@@ -204,6 +235,7 @@ BROKEN: dict[str, tuple[int, list[Event]]] = {
             admission("b", 50, key="k", device_id="tv", ended={"a": "replaced"}),
         ],
     ),
+    "a repeated admission is refused": (4, [*three()[:2], admission("c", 50, key="k"), refusal(100, *"abc", key="k")]),
     "two at once give two": (4, [admission("a", 0, key="k", took=50), admission("b", 10, key="k", took=50)]),
     "two admissions are given one stream": (4, [admission("a", 0, key="k"), admission("a", 50, key="other")]),
     "a released stream is beaten back to life": (4, [*three(), release("a", 50), beat("a", 100)]),
@@ -233,6 +265,13 @@ def test_what_breaks_a_promise_is_reported(promise: int, log: list[Event]) -> No
     found = violations(log, TTL, settled_ms=2_000)
 
     assert promise in {one.promise for one in found}
+
+
+def test_an_answer_that_does_not_belong_to_its_operation_is_unexpected() -> None:
+    usual = [*three(), lost("admit", 50), refusal(60, *"abc"), beat("a", 70), release("a", 80), listing(90, *"bc")]
+    odd = [call("admit", 0, status=404), call("heartbeat", 0, status=500), release("a", 0, status=410)]
+
+    assert list(unexpected([*usual, *odd])) == odd
 
 
 def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -290,16 +329,15 @@ class Perfect:
         if found := [one for one in live if key and one.key == key]:
             found[0].expires = now + TTL
         else:
-            if victims := [one for one in live if device and one.device == device]:
-                reason = "replaced"
-            elif victims := [one for one in live if one.ref == ref_of(asked.get("take_over", "0.0"))]:
-                reason = "taken_over"
-            else:
-                victims = live[: max(0, len(live) - limit + 1)] if asked.get("on_limit") and limit else []
-                reason = "evicted"
-            if len(live) - len(victims) >= limit:
+            named = [one for one in live if one.ref == ref_of(asked.get("take_over", "0.0"))]
+            freed, reason = [one for one in live if device and one.device == device], "replaced"
+            if not freed:
+                freed, reason = named, "taken_over"
+            excess = max(0, len(live) - len(freed) - limit + 1) if asked.get("on_limit") and limit else 0
+            evicted = [one for one in live if one not in freed][:excess]
+            if len(live) - len(freed) - len(evicted) >= limit:
                 return 409, {"limit": limit, "streams": [told(one.ref) for one in live]}
-            ended = self._end(live, victims, reason)
+            ended = self._end(live, freed, reason) + self._end(live, evicted, "evicted")
             self.born += 1
             found = [Live(f"r{self.born}", now + TTL, device, key)]
             live += found
