@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from tests.servers import PATIENCE_SECONDS
+
 HOST: Final = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Of its own where that needs no setting up: proxies are many, and one must not listen where a server of another test
 has stopped and its clients still try."""
@@ -91,7 +93,8 @@ class Proxy:
 
     async def delivered(self) -> None:
         """Wait until all connections that were held have ended, after `let_go` and with their clients gone."""
-        await asyncio.gather(*(link.ended.wait() for link in self._held))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*(link.ended.wait() for link in self._held))
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
