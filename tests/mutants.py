@@ -37,7 +37,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
     "lua/epoch.lua",
     "lua/*.lua",
 )
-TRACKER, STORE, STREAM_ID = "tracker.py", "store.py", "stream_id.py"
+TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
 TOKENS, JWKS = "tokens.py", "jwks.py"
 
@@ -98,6 +98,7 @@ MUTANTS: Final = (
     ),
     Mutant("a repeated admission does not refresh", ADMIT, "redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)", ""),
     Mutant("ended streams are remembered for ever", ALL_LUA, "redis.call('PEXPIRE', KEYS[2], 600000)", ""),
+    Mutant("ended streams are remembered for a minute", ALL_LUA, "KEYS[2], 600000)", "KEYS[2], 60000)"),
     # Identity and signatures.
     Mutant("a heartbeat does not compare REF", HEARTBEAT, "fields[1] == ARGV[2 * i] and ", ""),
     Mutant("a heartbeat does not compare SIG", HEARTBEAT, " and fields[2] == ARGV[2 * i + 1]", ""),
@@ -124,6 +125,12 @@ MUTANTS: Final = (
         "old secrets are not accepted", STREAM_ID, "for secret in self._secrets:", "for secret in self._secrets[:1]:"
     ),
     Mutant("the last secret signs", STREAM_ID, "self._secrets[0], user_id", "self._secrets[-1], user_id"),
+    Mutant(
+        "a signature counts by its beginning",
+        STREAM_ID,
+        "stream_id.ref), stream_id.sig)",
+        "stream_id.ref)[:4], stream_id.sig[:4])",
+    ),
     # Repetition.
     Mutant("the same REF is admitted twice", ADMIT, "if stream.ref == ref or request", "if request"),
     Mutant(
@@ -190,6 +197,12 @@ MUTANTS: Final = (
     ),
     Mutant("what a full memory forgot resumes", RESUME, "forgotten = minted <= oldest_at", "forgotten = false"),
     Mutant("undoing ends a stream that a repetition found", RELEASE, "if keep_live == '1' or ", "if "),
+    Mutant("undoing leaves every stream live", TRACKER, "_flag(idempotency_key is not None)]", '"1"]'),
+    Mutant("undoing leaves no stream live", TRACKER, "_flag(idempotency_key is not None)]", '""]'),
+    Mutant("what was admitted in the end is undone", TRACKER, "if call.in_doubt and not settled:", "if call.in_doubt:"),
+    Mutant("an abandoned admission keeps its seat", HANDLERS, "and await request.is_disconnected()", "and False"),
+    Mutant("an abandoned admission with a key is undone", HANDLERS, "if key is None and body", "if body"),
+    Mutant("an abandoned device's is undone", HANDLERS, "body.device_id is None and await", "await"),
     # Whose seat.
     Mutant(
         "the device's own stream is not replaced",
@@ -264,6 +277,12 @@ MUTANTS: Final = (
         "",
     ),
     Mutant(
+        "a new limit that ends streams is not stored",
+        TRIM,
+        "if limit ~= '' then",
+        "if limit ~= '' and #freed == 0 then",
+    ),
+    Mutant(
         "every new limit ends the excess",
         TRACKER,
         "keep = limit if end_excess else self.rules.max_limit",
@@ -273,6 +292,18 @@ MUTANTS: Final = (
     Mutant("a loss opens no recovery", EPOCH, "if known ~= '' and known ~= id then", "if false then"),
     Mutant(
         "new streams do not wait in recovery", ADMIT, "elseif #live < limit and enforce == '1' and", "elseif false and"
+    ),
+    Mutant(
+        "evict is given a free seat in recovery",
+        ADMIT,
+        "elseif #live < limit and",
+        "elseif #live < limit and on_limit ~= 'evict' and",
+    ),
+    Mutant(
+        "a device waits in recovery for its own seat",
+        ADMIT,
+        "if own then\n",
+        "if own and now > recovering_until then\n",
     ),
     Mutant("the last seat is given in recovery", ADMIT, "elseif #live < limit and", "elseif #live < limit - 1 and"),
     Mutant(
@@ -285,10 +316,17 @@ MUTANTS: Final = (
     Mutant("a heartbeat that resumes does not compare the epoch", RESUME, "(stored[1] ~= epoch or ", "("),
     Mutant("an admission decides though it is late", ADMIT, " or late) then", ") then"),
     Mutant("a resuming decides though it is late", RESUME, " or late) then", ") then"),
+    Mutant("nothing is ever late", STORE, "[self._epoch, *call.args, valid_until]", "[self._epoch, *call.args, '']"),
     Mutant("an admission waits for a recovery in the far future", ADMIT, " or recovering_until > now + ttl", ""),
     Mutant("a recovery in the far future stays", EPOCH, "recovering_until = math.min(recovering_until, now + ttl)", ""),
     Mutant("a first start opens recovery", EPOCH, "if known ~= '' and known ~= id then", "if known ~= id then"),
     Mutant("an outage opens no recovery", EPOCH, "if outage == '1' and (id or known ~= '') then", "if false then"),
+    Mutant(
+        "recovery after an outage ends early",
+        EPOCH,
+        "recovering_until = math.max(recovering_until, now + ttl) end",
+        "recovering_until = math.max(recovering_until, now + ttl / 2) end",
+    ),
     Mutant(
         "a recovery ends early",
         EPOCH,

@@ -13,6 +13,7 @@ from streamlimit import StoreUnavailable, StreamTracker, problems
 from streamlimit.openapi import document
 from streamlimit.results import StreamEnded
 from tests.conftest import Serve
+from tests.helpers import until
 from tests.web import (
     ADMISSION,
     ALICE,
@@ -51,6 +52,33 @@ async def test_an_admission_has_all_that_its_player_needs(http: httpx2.AsyncClie
     assert 0.85 * 30 <= body["heartbeat_seconds"] <= 0.95 * 30
     for time in (body["started_at"], body["expires_at"]):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+
+
+async def send_and_go_away(http: httpx2.AsyncClient, *headers: tuple[bytes, bytes], body: bytes = b"{}") -> None:
+    """Ask for admission, as a client that is gone before the answer."""
+    arriving = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return arriving.pop() if arriving else {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        pass
+
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "scheme": "http", "method": "POST", "path": STREAMS}
+    scope |= {"query_string": b"", "headers": [(b"content-type", b"application/json"), *headers]}
+    await http._transport.app(scope, receive, send)  # type: ignore[attr-defined] # of httpx2.ASGITransport
+
+
+async def test_an_admission_whose_client_has_gone_holds_no_seat_unless_the_client_may_come_back_for_it(
+    http: httpx2.AsyncClient, fake_redis: Redis
+) -> None:
+    await send_and_go_away(http, (b"idempotency-key", b"k"))
+    await send_and_go_away(http, body=b'{"device_id": "tv-1"}')
+    await send_and_go_away(http)
+
+    ended = await until(lambda: fake_redis.hvals("ended:{alice}"))
+    assert [reason.split()[0] for reason in ended] == ["released"]
+    assert [ref[0] for ref in await refs(http)] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

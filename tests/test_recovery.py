@@ -122,6 +122,13 @@ async def test_a_long_outage_of_a_store_that_nobody_used_makes_nobody_wait(
     assert (recovering_until > now) == waits
 
 
+async def test_after_a_long_outage_all_wait_for_a_whole_ttl(redis: Redis) -> None:
+    await redis.eval(EPOCH.source, 1, "epoch:{0}", "", "E1", "3000", "")
+    _, now, recovering_until = await redis.eval(EPOCH.source, 1, "epoch:{0}", "E1", "E2", "3000", "1")
+
+    assert recovering_until - now == 3000
+
+
 @pytest.mark.parametrize("live", [0, 1, 2])
 async def test_no_free_seat_is_given_in_recovery_not_even_the_last(
     tracker: StreamTracker, redis: Redis, live: int

@@ -25,6 +25,7 @@ from streamlimit.scripts import ADMIT
 from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, single, until
+from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +120,7 @@ async def test_after_an_outage_in_which_streams_expired_they_resume(server: Redi
 async def test_an_admission_of_unknown_outcome_takes_no_seat(
     tracker: StreamTracker, server: RedisServer, operator: Redis
 ) -> None:
+    await tracker.check("alice")  # the script is loaded, so that what comes late does run
     server.signal(signal.SIGSTOP)  # what is sent now waits in the server's socket
     with pytest.raises(StoreUnavailable):
         await tracker.admit("alice")
@@ -131,6 +133,7 @@ async def test_an_admission_of_unknown_outcome_takes_no_seat(
 
 async def cancel_an_admission(tracker: StreamTracker, server: RedisServer) -> None:
     """Cancel it while the frozen server holds its command, which runs when the server goes on."""
+    await tracker.check("alice")  # the script is loaded
     server.signal(signal.SIGSTOP)
     task = asyncio.create_task(tracker.admit("alice"))
     await asyncio.sleep(0.05)
@@ -152,6 +155,7 @@ async def test_a_cancelled_admission_takes_no_seat(
 async def test_a_repeated_admission_survives_the_undoing_of_the_first_try(
     tracker: StreamTracker, server: RedisServer
 ) -> None:
+    await tracker.check("alice")  # the script is loaded
     server.signal(signal.SIGSTOP)
     with pytest.raises(StoreUnavailable):
         await tracker.admit("alice", idempotency_key="k")
@@ -165,6 +169,48 @@ async def test_a_repeated_admission_survives_the_undoing_of_the_first_try(
     await until(paid)
     assert isinstance(await tracker.heartbeat("alice", again.lease.stream_id), Lease)
     assert len(await refs(tracker)) == 1
+
+
+async def test_an_admission_that_is_answered_after_a_lost_try_is_kept(
+    server: RedisServer, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+        lose_one_try(tracker, monkeypatch)
+        await admitted(tracker)
+
+    assert (await operator.exists("stream:{alice}:1"), await operator.exists("ended:{alice}")) == (1, 0)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_admission_whose_caller_gave_up_decides_for_one_more_second_only(
+    server: RedisServer, tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch, *, late: bool
+) -> None:
+    """Its app is cut off and cannot undo it, so its device came back through another one."""
+    async with Proxy(server.port) as proxy, StreamTracker.from_url(proxy.url, [SECRET], RULES) as cut_off:
+        await cut_off.check("alice")  # the script is loaded
+        monkeypatch.setattr("streamlimit.store.BUDGET_SECONDS", 0.1)
+        proxy.arm(Fault("hold", "request", connections=1_000))
+        with pytest.raises(StoreUnavailable):
+            await cut_off.admit("alice", device_id="tv-1")
+        monkeypatch.undo()
+        gave_up = await now_ms(operator)
+        again = await admitted(tracker, device_id="tv-1")
+
+        async def time_is_over() -> bool:
+            return await now_ms(operator) > gave_up + 1_050
+
+        if late:
+            await until(time_is_over)
+        proxy.let_go()
+        await until(lambda: operator.exists("ended:{alice}"))  # it came first, and then what bars it
+
+        beat = await tracker.heartbeat("alice", again.lease.stream_id)
+        assert isinstance(beat, Lease) if late else beat == StreamEnded("replaced")
+
+
+async def now_ms(operator: Redis) -> int:
+    seconds, microseconds = await operator.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 async def test_what_is_owed_is_done_at_shutdown(server: RedisServer, operator: Redis) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,14 @@ def test_a_genuine_id_is_recognised() -> None:
 )
 def test_a_foreign_id_is_not(other: StreamId) -> None:
     assert not SIGNER.is_genuine("alice", other)
+
+
+@pytest.mark.parametrize("place", range(16))
+def test_every_character_of_a_signature_counts(place: int) -> None:
+    right = signed()
+    wrong = "B" if right.sig[place] == "A" else "A"
+
+    assert not SIGNER.is_genuine("alice", replace(right, sig=right.sig[:place] + wrong + right.sig[place + 1 :]))
 
 
 def test_the_first_secret_signs_and_all_are_accepted() -> None:
