@@ -95,7 +95,8 @@ async def test_an_admission_whose_exchange_with_the_store_is_cut_takes_one_seat(
             proxy.arm(Fault(kind, direction, at, connections))
             answer = await persist(proxy, tracker, user_id, measured, client)
             await paid(tracker)
-            assert isinstance(await tracker.heartbeat(user_id, answer.lease.stream_id), Lease)
+            beat = await until(lambda: tracker.heartbeat(user_id, answer.lease.stream_id))
+            assert isinstance(beat, Lease), beat
         assert await seats(operator, user_id) == [answer.stream.ref]
 
     with figures(f"{kind} between app and store, {'once' if connections == 1 else 'again and again'}") as measured:

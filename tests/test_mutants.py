@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 import streamlimit
 from tests.mutants import MUTANTS, PACKAGE, Mutant
+from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,9 @@ def test_mutants_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_does_damage(intact: Path, tmp_path: Path, mutant: Mutant) -> None:
+def test_a_mutant_does_damage_that_is_no_mere_syntax_error(
+    intact: Path, tmp_path: Path, mutant: Mutant, valkey_server: RedisServer
+) -> None:
     shutil.copytree(intact, tmp_path, dirs_exist_ok=True)
     mutant.damage(tmp_path)
 
@@ -31,3 +35,9 @@ def test_a_mutant_does_damage(intact: Path, tmp_path: Path, mutant: Mutant) -> N
         if path.is_file() and path.read_bytes() != (intact / path.relative_to(tmp_path)).read_bytes()
     }
     assert damaged
+    with Redis(port=valkey_server.port) as store:
+        for path in damaged:
+            if path.suffix == ".lua":
+                store.script_load(path.read_text())
+            else:
+                compile(path.read_text(), path, "exec")
