@@ -83,6 +83,12 @@ MUTANTS: Final = (
     ),
     # The TTL.
     Mutant("an admission has no TTL", ADMIT, "redis.call('PEXPIRE', KEYS[seat + 3], ttl)", ""),
+    Mutant(
+        "a repeated admission is told the old end",
+        ADMIT,
+        "    stream.pttl = ttl\n    return {'admitted'",
+        "    return {'admitted'",
+    ),
     Mutant("a heartbeat does not refresh", HEARTBEAT, "redis.call('PEXPIRE', key, ttl)", ""),
     Mutant(
         "every heartbeat writes",
@@ -174,6 +180,13 @@ MUTANTS: Final = (
         "if genuine == '1' and redis.call('HEXISTS', KEYS[2], ref) == 0 then",
         "if genuine == '1' then",
     ),
+    Mutant("the last seat is not released", RELEASE, "for seat = 1, #KEYS - 3 do", "for seat = 1, #KEYS - 4 do"),
+    Mutant(
+        "terminating what is not live is recorded",
+        RELEASE,
+        "if genuine == '1' and redis",
+        "if (genuine == '1' or sig == '') and redis",
+    ),
     Mutant("release leaves the stream live", RELEASE, "redis.call('DEL', KEYS[seat + 3])", ""),
     Mutant(
         "a released stream resumes",
@@ -221,6 +234,7 @@ MUTANTS: Final = (
     Mutant("what was evicted is not told", ADMIT, "freed[i] = {row(stream), reason}", ""),
     Mutant("take_over goes before the own device", ADMIT, "if own then\n", "if own and not named then\n"),
     Mutant("the wrong reason is told", ADMIT, "{{named, 'taken_over'}}", "{{named, 'replaced'}}"),
+    Mutant("a refusal tells the limit as live", ADMIT, "{'refused', now, #live,", "{'refused', now, limit,"),
     Mutant("eviction is the default", ADMIT, "if on_limit == 'evict' and limit > 0 then", "if limit > 0 then"),
     Mutant("evict does nothing", ADMIT, "if on_limit == 'evict' and limit > 0 then", "if false then"),
     Mutant(
@@ -342,6 +356,7 @@ MUTANTS: Final = (
         "minted - now < 1000 and math.min(minted, now) + ttl or 0",
         "minted + ttl",
     ),
+    Mutant("a resumed stream counts as new", RESUME, "string.format('%.0f', minted)", "string.format('%.0f', now)"),
     Mutant("resuming passes the limit", RESUME, "#live < math.min(limit, seats) then", "#live < seats then"),
     Mutant("resuming takes a seat that is taken", RESUME, "if taken[seat] or seat < 1", "if seat < 1"),
     Mutant(

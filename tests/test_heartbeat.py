@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
-from streamlimit.stream_id import Signer, mint_ref
+from streamlimit.stream_id import Signer, StreamId, mint_ref
 from tests.conftest import RULES, SECRET, TrackerFactory
 from tests.helpers import admitted, refs, until
 from tests.stores import epoch_of, stored
@@ -193,7 +193,9 @@ async def test_a_stream_resumes_after_the_loss_of_everything(tracker: StreamTrac
         lease = await tracker.heartbeat("alice", one.lease.stream_id)
         assert isinstance(lease, Lease)
         assert lease.stream_id == one.lease.stream_id
-    assert await refs(tracker) == [one.stream.ref for one in streams]
+    resumed = (await tracker.list("alice")).streams
+    assert [one.ref for one in resumed] == [one.stream.ref for one in streams]
+    assert [one.started_at_ms for one in resumed] == [StreamId(1, one.ref).minted_ms for one in resumed]
     assert 0 < await redis.pttl("stream:{alice}:3") <= RULES.ttl_ms
 
 
@@ -360,6 +362,22 @@ async def test_a_stream_is_terminated_by_its_ref(tracker: StreamTracker) -> None
     assert await tracker.terminate("alice", admission.stream.stream_ref) is True
     assert await tracker.terminate("alice", admission.stream.stream_ref) is False
     assert await tracker.heartbeat("alice", admission.lease.stream_id) == StreamEnded("terminated")
+
+
+async def test_terminating_a_stream_that_is_not_live_does_not_bar_it(tracker: StreamTracker, redis: Redis) -> None:
+    admission = await admitted(tracker)
+    await redis.delete("stream:{alice}:1")
+
+    assert await tracker.terminate("alice", admission.stream.stream_ref) is False
+    assert isinstance(await tracker.heartbeat("alice", admission.lease.stream_id), Lease)
+
+
+async def test_a_stream_in_the_last_seat_is_released(make_tracker: TrackerFactory) -> None:
+    tracker = await make_tracker(dataclasses.replace(RULES, limit=2, max_limit=2))
+    first, last = await admitted(tracker), await admitted(tracker)
+
+    await tracker.release("alice", last.lease.stream_id)
+    assert await refs(tracker) == [first.stream.ref]
 
 
 async def test_all_streams_are_terminated(tracker: StreamTracker) -> None:

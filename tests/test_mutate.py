@@ -56,5 +56,5 @@ def test_a_mutant_is_killed_by_a_test_that_fails_again(project: Path, tests: str
 def test_tests_that_cannot_be_run_kill_no_mutant(project: Path) -> None:
     (project / "test_small.py").write_text("import nowhere\n")
 
-    with pytest.raises(mutate.DidNotRunError, match="ERROR test_small.py"):
+    with pytest.raises(mutate.DidNotRunError, match="ERROR test_small"):
         mutate.killer(DAMAGE)
