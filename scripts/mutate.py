@@ -20,6 +20,8 @@ from tests.figures import report  # noqa: E402 - the tests are no installed pack
 from tests.mutants import MUTANTS, Mutant  # noqa: E402 - the same
 
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__", ".*_cache", ".hypothesis", "node_modules")
+LIKELY = ("admit", "heartbeat", "recovery", "stream_id", "store")
+"""Tests that notice most; they run first."""
 TOO_LONG_SECONDS = 300
 ENDLESS = "a test that never ends"
 
@@ -40,7 +42,8 @@ def killer(mutant: Mutant | None) -> str | None:
         if mutant:
             mutant.damage(root)
         by_chance: list[str] = []
-        while failed := failure(root, "-m", "not slow", *by_chance):
+        likely = [f"tests/test_{name}.py" for name in LIKELY if (root / "tests" / f"test_{name}.py").exists()]
+        while failed := failure(root, *likely, ".", "-m", "not slow", *by_chance):
             # One that now passes failed by chance, on a busy machine, and not for the damage.
             if failed == ENDLESS or failure(root, failed):
                 return failed

@@ -129,6 +129,18 @@ async def test_after_a_long_outage_all_wait_for_a_whole_ttl(redis: Redis) -> Non
     assert recovering_until - now == 3000
 
 
+async def test_a_recovery_that_began_before_the_clock_was_set_back_lasts_no_longer_than_a_ttl(
+    tracker: StreamTracker, redis: Redis
+) -> None:
+    in_an_hour = int((await redis.time())[0]) * 1000 + 3_600_000
+    await redis.hset("epoch:{0}", "recovering_until", str(in_an_hour))
+
+    answer = await tracker.admit("alice")
+
+    assert isinstance(answer, Recovering)
+    assert answer.retry_after_ms <= RULES.ttl_ms
+
+
 @pytest.mark.parametrize("live", [0, 1, 2])
 async def test_no_free_seat_is_given_in_recovery_not_even_the_last(
     tracker: StreamTracker, redis: Redis, live: int
