@@ -248,22 +248,24 @@ async def test_with_everything_else_a_store_without_a_file_forgets_what_ended(
 
 
 @pytest.mark.parametrize("server", [("--appendonly", "no")], indirect=True)
-async def test_a_resumed_stream_has_no_device_so_its_device_may_get_a_second_seat(
-    server: RedisServer, operator: Redis
+@pytest.mark.parametrize("known_by", [{"device_id": "tv-1"}, {"idempotency_key": "k"}])
+async def test_a_resumed_stream_has_no_device_and_no_key_so_these_may_get_a_second_seat(
+    server: RedisServer, operator: Redis, known_by: dict[str, Any]
 ) -> None:
-    """The exception: ids do not say which device they are of. The limit holds."""
+    """The exception: ids do not say which device or admission they are of. The limit holds."""
     rules = dataclasses.replace(RULES, ttl_ms=900, heartbeat_ms=300)
     async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
-        stream_id = (await admitted(tracker, device_id="tv-1")).lease.stream_id
+        stream_id = (await admitted(tracker, limit=2, **known_by)).lease.stream_id
         server.stop()
         server.start()
 
         async def let_in() -> bool:
             assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
-            return isinstance(await tracker.admit("alice", device_id="tv-1"), Admission)
+            return isinstance(await tracker.admit("alice", limit=2, **known_by), Admission)
 
         await until(let_in)
         assert len(await seats(operator, "alice")) == 2
+        assert isinstance(await tracker.admit("alice", limit=2), LimitReached)
 
 
 # A file that is older than the end of its server. It has the epoch that everybody knows.
@@ -348,5 +350,6 @@ async def test_short_of_memory_streams_go_on_and_end_and_nobody_is_admitted_fals
             assert await unknown(measured.call(tracker.admit(user_id)))
         await operator.config_set("maxmemory", "0")
 
+        assert await measured.call(tracker.heartbeat("alice", streams[0])) == StreamEnded("released")
         assert isinstance(await measured.call(tracker.admit("alice")), Admission)
         assert isinstance(await measured.call(tracker.admit("alice")), LimitReached)

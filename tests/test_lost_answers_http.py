@@ -62,8 +62,8 @@ async def persist(http: httpx2.AsyncClient, proxy: Proxy, user_id: str, measured
     return answer.json()
 
 
-@pytest.mark.parametrize("kind", ["reset", "close", "drop"])
-async def test_an_admission_whose_request_or_answer_is_cut_takes_one_seat(
+@pytest.mark.parametrize("kind", ["reset", "close", "drop", "hold"])
+async def test_an_admission_whose_request_or_answer_is_cut_or_late_takes_one_seat(
     http: httpx2.AsyncClient, service: Service, operator: Redis, kind: Kind
 ) -> None:
     async with Proxy(service.port) as proxy:
@@ -74,13 +74,22 @@ async def test_an_admission_whose_request_or_answer_is_cut_takes_one_seat(
         async with Proxy(service.port) as proxy:
             proxy.arm(Fault(kind, direction, at))
             stream = await persist(http, proxy, user_id, measured, client)
+            proxy.let_go()  # what was held arrives late
+            await proxy.delivered()
         refs = await seats(operator, user_id)
         if client == CLIENTS["neither"]:
             assert stream["stream_ref"].partition(".")[2] in refs
             assert len(refs) <= 2
+        elif kind == "hold" and client == CLIENTS["device"]:
+            # The exception: the request that comes late is the device's, too, and replaces what came before it.
+            assert len(refs) == 1
+            if refs != [stream["stream_ref"].partition(".")[2]]:
+                replaced.add(direction)
         else:
             assert [stream["stream_ref"]] == [f"1.{ref}" for ref in refs]
 
-    with figures(f"{kind} between client and app") as measured:
+    replaced: set[Direction] = set()
+    with figures(f"{'late' if kind == 'hold' else kind} between client and app") as measured:
         await crowd(cut, product(sizes, CLIENTS, STEP), measured)
     assert measured.unknown > measured.cases / 2
+    assert replaced == ({"request"} if kind == "hold" else set())
