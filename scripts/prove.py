@@ -27,6 +27,7 @@ PROOFS = (
     *("exhaustive", "state_machine", "races"),
     *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss"),
 )
+NOT_RUN = "not run"
 PATIENCE_SECONDS = 60
 """How long tests that are interrupted may take to stop their servers."""
 
@@ -41,12 +42,12 @@ def summary(figures: Iterable[Figures]) -> str:
         return [one for one in found if one["test"] == test]
 
     def total(test: str, name: str) -> str:
-        return f"{sum(one[name] for one in of(test)):,}"
+        return f"{sum(one[name] for one in of(test)):,}" if of(test) else NOT_RUN
 
     stores = ", ".join(f"{one['steps']:,} on {one['store']}" for one in of("state machine"))
-    clients = max((one["clients"] for one in of("race")), default=0)
+    clients = max((one["clients"] for one in of("race")), default=NOT_RUN)
     told = f"{total('race', 'admitted')} admitted, {total('race', 'refused')} refused"
-    mutants = f"{total('mutants', 'killed')} of {total('mutants', 'tried')}" if of("mutants") else "not run"
+    mutants = f"{total('mutants', 'killed')} of {total('mutants', 'tried')}" if of("mutants") else NOT_RUN
     rows = [
         ("what", "figure"),
         ("---", "---"),
@@ -84,7 +85,8 @@ def summary(figures: Iterable[Figures]) -> str:
 
 def longest(figures: Iterable[Figures]) -> str:
     """The longest call in these."""
-    return f"{max((one['longest_call_seconds'] for one in figures), default=0):.2f} s"
+    seconds = [one["longest_call_seconds"] for one in figures]
+    return f"{max(seconds):.2f} s" if seconds else NOT_RUN
 
 
 def commands(options: argparse.Namespace) -> list[list[str]]:

@@ -45,6 +45,7 @@ def test_the_figures_of_one_kind_are_added_up() -> None:
 
 def test_what_was_not_run_is_not_made_up() -> None:
     assert "| mutants killed | not run |" in summary(FIGURES[:-1])
+    assert "| broken promises | not run |" in summary([])
 
 
 def test_every_proof_exists_and_the_page_has_room_for_the_figures() -> None:
