@@ -110,12 +110,14 @@ class Event:
     @property
     def refused(self) -> bool:
         """Whether the limit was given as the reason why there is no seat."""
-        return (self.operation == "admit" and self.status == 409) or self.answer.get("reason") == "limit_reached"
+        said = self.answer.get("reason") if self.operation == "check" else ""
+        return (self.operation == "admit" and self.status == 409) or said == "limit_reached"
 
     @property
     def waits(self) -> bool:
         """Whether it was told to wait until the store has recovered from a loss."""
-        return self.answer.get("type") == "urn:streamlimit:recovering" or self.answer.get("reason") == "recovering"
+        said = self.answer.get("reason") if self.operation == "check" else ""
+        return self.answer.get("type") == "urn:streamlimit:recovering" or said == "recovering"
 
     def repeats(self, stream: "Stream") -> bool:
         """Whether it is the admission that the stream was given for. It finds it before it looks for one to end."""

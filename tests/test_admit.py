@@ -347,7 +347,7 @@ async def test_a_known_seat_may_change_hands_in_recovery(tracker: StreamTracker,
 
 async def test_a_device_gets_its_own_seat_back_in_recovery_too(tracker: StreamTracker, redis: Redis) -> None:
     first = await admitted(tracker, device_id="tv-1")
-    await redis.delete("epoch:{0}")
+    await redis.delete(epoch_of(redis))
 
     again = await admitted(tracker, device_id="tv-1")
     assert [one.stream.ref for one in again.ended] == [first.stream.ref]
@@ -355,7 +355,7 @@ async def test_a_device_gets_its_own_seat_back_in_recovery_too(tracker: StreamTr
 
 async def test_evict_waits_for_a_free_seat_in_recovery_too(tracker: StreamTracker, redis: Redis) -> None:
     await admitted(tracker)
-    await redis.delete("epoch:{0}")
+    await redis.delete(epoch_of(redis))
 
     assert isinstance(await tracker.admit("alice", on_limit="evict"), Recovering)
 

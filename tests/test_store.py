@@ -183,16 +183,17 @@ async def test_an_admission_that_is_answered_after_a_lost_try_is_kept(
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_an_admission_whose_caller_gave_up_decides_for_one_more_second_only(
-    server: RedisServer, tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch, *, late: bool
+    server: RedisServer, tracker: StreamTracker, operator: Redis, *, late: bool
 ) -> None:
     """Its app is cut off and cannot undo it, so its device came back through another one."""
-    async with Proxy(server.port) as proxy, StreamTracker.from_url(proxy.url, [SECRET], RULES) as cut_off:
-        await cut_off.check("alice")  # the script is loaded
-        monkeypatch.setattr("streamlimit.store.BUDGET_SECONDS", 0.1)
+    async with (
+        Proxy(server.port) as proxy,
+        StreamTracker.from_url(proxy.url, [SECRET], RULES, budget_seconds=0.2) as cut_off,
+    ):
+        await until(lambda: cut_off.check("alice"))  # the script is loaded
         proxy.arm(Fault("hold", "request", connections=1_000))
         with pytest.raises(StoreUnavailable):
             await cut_off.admit("alice", device_id="tv-1")
-        monkeypatch.undo()
         gave_up = await now_ms(operator)
         again = await admitted(tracker, device_id="tv-1")
 
