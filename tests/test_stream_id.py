@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -75,7 +74,7 @@ def test_every_character_of_a_signature_counts(place: int) -> None:
     right = signed()
     wrong = "B" if right.sig[place] == "A" else "A"
 
-    assert not SIGNER.is_genuine("alice", replace(right, sig=right.sig[:place] + wrong + right.sig[place + 1 :]))
+    assert not SIGNER.is_genuine("alice", right._replace(sig=right.sig[:place] + wrong + right.sig[place + 1 :]))
 
 
 def test_the_first_secret_signs_and_all_are_accepted() -> None:
