@@ -7,11 +7,11 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from streamlimit.fields import checked
+from streamlimit.sentinels import PrimaryPool, Sentinels
 
 MEMORY_URL: Final = "memory://"
 
@@ -117,15 +117,15 @@ def _make_client(url: str, budget_seconds: float) -> Redis | RedisCluster:
     asking = {name: value for name, value in options.items() if name.startswith("ssl")} | {
         "username": options.pop("sentinel_username", None),
         "password": options.pop("sentinel_password", None),
-        # Several may be asked in turn.
+        # So that there is time left to connect to the one that they name.
         "socket_connect_timeout": 0.1 * budget_seconds,
         "socket_timeout": 0.1 * budget_seconds,
         "retry": never,
         "protocol": 2,
     }
-    sentinels = Sentinel(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    sentinels = Sentinels(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     service = parts.path.strip("/")
-    pool = SentinelConnectionPool(service, sentinels, retry=never, **options)  # type: ignore[no-untyped-call]
+    pool = PrimaryPool(service, sentinels, retry=never, **options)  # type: ignore[no-untyped-call]
     return Redis.from_pool(pool)
 
 

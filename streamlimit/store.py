@@ -20,7 +20,7 @@ from streamlimit.keys import Keys
 from streamlimit.node import MAX_BEATS, Beat, Node, command, script_call
 from streamlimit.results import Health
 from streamlimit.scripts import HEARTBEAT, Script
-from streamlimit.topology import Cluster, SingleServer, Topology
+from streamlimit.topology import find_topology
 
 BUDGET_SECONDS: Final = 1.0
 """Unless set otherwise, every operation has answered or failed after this time."""
@@ -80,9 +80,7 @@ class Store:
     ) -> None:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
-        self._topology: Topology = (
-            Cluster(client, make_node) if isinstance(client, RedisCluster) else SingleServer(client, make_node)
-        )
+        self._topology = find_topology(client, make_node)
         self._epochs = Epochs(self._topology, keys.epochs, ttl_ms=ttl_ms, outage_ms=outage_ms)
         self._attempts = Attempts(
             self._topology, self._epochs, budget_seconds=budget_seconds, on_outage=self._start_repair

@@ -9,13 +9,15 @@ from typing import Final, Protocol
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
 from streamlimit.node import Node
+from streamlimit.sentinels import PrimaryPool
 
 _REFRESH_SECONDS: Final = 2
 _BETWEEN_REFRESHES_SECONDS: Final = 0.25
+_FOLLOW_SECONDS: Final = 0.5
+"""How often Sentinels are asked although all is well: what a primary takes after it was replaced is lost."""
 
 MakeNode = Callable[..., Node]
 _logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class Topology(Protocol):
 
 
 class SingleServer:
-    """One server, or the primary that Sentinels name: redis-py asks them whenever it connects."""
+    """One server."""
 
     def __init__(self, client: Redis, make_node: MakeNode) -> None:
         self._client = client
@@ -86,9 +88,44 @@ class SingleServer:
         """Close all connections."""
         await self._node.close()
         await self._client.aclose()
-        pool = self._client.connection_pool
-        if isinstance(pool, SentinelConnectionPool):
-            await asyncio.gather(*(sentinel.aclose() for sentinel in pool.sentinel_manager.sentinels))
+
+
+class Primary(SingleServer):
+    """The primary that Sentinels name.
+
+    redis-py asks them whenever it connects. A primary that was replaced may not know it, answer as before, and take
+    writes that will be lost; so they are asked now and then, too.
+    """
+
+    def __init__(self, client: Redis, pool: PrimaryPool, make_node: MakeNode) -> None:
+        super().__init__(client, make_node)
+        self._pool = pool
+        self._following: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to ask."""
+        self._following = asyncio.create_task(self._follow(), name="streamlimit-sentinels")
+
+    async def close(self) -> None:
+        """Close all connections, to the Sentinels too."""
+        while self._following is not None and not self._following.done():
+            self._following.cancel()
+            await asyncio.wait([self._following], timeout=_FOLLOW_SECONDS)
+        await super().close()
+        await self._pool.sentinel_manager.aclose()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            before = self._pool.master_address
+            try:
+                async with asyncio.timeout(_REFRESH_SECONDS):
+                    address = await self._pool.get_master_address()
+            except (RedisError, TimeoutError, OSError) as error:
+                _logger.debug("The Sentinels name no primary: %s", error)
+            else:
+                if before not in (None, address):
+                    _logger.warning("The Sentinels name another primary: %s:%s", *address)
 
 
 class Cluster:
@@ -208,6 +245,14 @@ class _NodePool:
 
     async def close(self) -> None:
         await self.node.disconnect()
+
+
+def find_topology(client: Redis | RedisCluster, make_node: MakeNode) -> Topology:
+    """The one that a client was made for."""
+    if isinstance(client, RedisCluster):
+        return Cluster(client, make_node)
+    pool = client.connection_pool
+    return Primary(client, pool, make_node) if isinstance(pool, PrimaryPool) else SingleServer(client, make_node)
 
 
 def _distinct(lists: Iterable[list[ClusterNode]]) -> Iterable[list[ClusterNode]]:
