@@ -3,8 +3,10 @@
 import asyncio
 import dataclasses
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -398,6 +400,24 @@ async def test_a_replica_is_not_well(tracker: StreamTracker, operator: Redis) ->
 
     with pytest.raises(StoreUnavailable):
         await tracker.health()
+
+
+async def test_a_replica_with_data_of_long_ago_ends_and_refuses_nobody(
+    tracker: StreamTracker, operator: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour_ago = time.time_ns() - 3600 * 10**9  # a young stream would be brought back, which fails in any case
+    with monkeypatch.context() as patches:
+        patches.setattr("streamlimit.stream_id.time", SimpleNamespace(time_ns=lambda: hour_ago))
+        stream_id = (await admitted(tracker, "bob")).lease.stream_id
+    for _ in range(RULES.limit):
+        await admitted(tracker)
+    await operator.delete("stream:{bob}:1")
+    await operator.replicaof("127.0.0.1", 1)  # it was a primary, and nobody has told us
+
+    with pytest.raises(StoreUnavailable, match="read only replica"):
+        await tracker.heartbeat("bob", stream_id)
+    with pytest.raises(StoreUnavailable, match="read only replica"):
+        await tracker.admit("alice")
 
 
 async def test_a_key_of_a_wrong_type_is_an_error_and_no_refusal(

@@ -154,6 +154,8 @@ end
 local over = #live - #victims >= limit
 local seat = victims[1] and victims[1][1].seat or free_seat
 if over and (enforce == '1' or seat > seats) then
+  -- A server that takes no writes may be a replica, and its data of long ago: PERSIST changes nothing, but fails there.
+  redis.call('PERSIST', KEYS[3])
   local streams = {}
   for i, stream in ipairs(live) do streams[i] = row(stream) end
   return {'refused', now, #live, limit, streams}

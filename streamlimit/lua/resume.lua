@@ -130,6 +130,9 @@ if now < lost_until and not forgotten and #live < math.min(limit, seats) then
   return {'live', now, {seat, ttl, ref, minted, false, false, false}}
 end
 
+-- A server that takes no writes may be a replica, and its data of long ago: PERSIST changes nothing, but fails there.
+redis.call('PERSIST', KEYS[3])
+
 -- What would be back, if its seat had not been given away, has not expired.
 local reason = now < lost_until and not forgotten and 'limit_reached' or 'expired'
 if dry_run == '' then record_ended(ref, reason) end
