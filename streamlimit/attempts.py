@@ -36,6 +36,8 @@ _OUTAGES: Final = (
     MasterDownError,
     RedisClusterException,
 )
+_REFUSALS: Final = ("BUSY ", "NOREPLICAS ", "MISCONF ")
+"""Replies of a server that takes no writes for now: a script runs on and on, replicas or the disk are not there."""
 _PASSING: Final = (MovedError, TryAgainError)
 """A slot goes from one server to another; in the middle of that the keys of one user may lie on both."""
 
@@ -95,10 +97,10 @@ class Attempts:
                 doubt()
                 raise
             except StoreOverloaded as error:
-                self._complain(str(error))
+                self.complain(str(error))
                 raise
             except (RedisError, TimeoutError, OSError) as error:
-                is_outage = isinstance(error, _OUTAGES)
+                is_outage = _is_outage(error)
                 if is_outage:
                     doubt()
                     self._note_outage(slot, node)
@@ -115,10 +117,10 @@ class Attempts:
             pause *= 2
 
     def failure(self, error: BaseException, node: Node | None = None) -> StoreUnavailable:
-        """What callers are told. The log is told the cause, once in a while."""
+        """What callers are told; the log is told the cause."""
         where = f"{node.name}: " if node and node.name else ""
         message = where + (str(error) or type(error).__name__)
-        self._complain(message)
+        self.complain(message)
         return StoreUnavailable(message)
 
     def _note_outage(self, slot: int, node: Node | None) -> None:
@@ -126,7 +128,8 @@ class Attempts:
         self._topology.look_again(node)
         self._on_outage()
 
-    def _complain(self, message: str) -> None:
+    def complain(self, message: str) -> None:
+        """Tell the log, once in a while."""
         now = asyncio.get_running_loop().time()
         last, at = self._complaint
         if message != last or now - at > _COMPLAINT_SECONDS:
@@ -136,4 +139,9 @@ class Attempts:
 
 def may_be_answered_later(failure: StoreUnavailable) -> bool:
     """Whether the server may answer when it is back; what it refused it will refuse again."""
-    return isinstance(failure, StoreOverloaded) or isinstance(failure.__cause__, (*_OUTAGES, *_PASSING))
+    cause = failure.__cause__
+    return isinstance(failure, StoreOverloaded) or isinstance(cause, _PASSING) or _is_outage(cause)
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    return isinstance(error, _OUTAGES) or str(error).startswith(_REFUSALS)

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,21 +28,10 @@ from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, single, until
 from tests.proxy import Fault, Proxy
+from tests.operations import OPERATIONS
 from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
 
 pytestmark = pytest.mark.anyio
-
-Operation = Callable[[StreamTracker, str], Coroutine[Any, Any, Any]]
-OPERATIONS: dict[str, Operation] = {
-    "admit": lambda tracker, _: tracker.admit("alice"),
-    "check": lambda tracker, _: tracker.check("alice"),
-    "heartbeat": lambda tracker, stream_id: tracker.heartbeat("alice", stream_id),
-    "release": lambda tracker, stream_id: tracker.release("alice", stream_id),
-    "get": lambda tracker, stream_id: tracker.get("alice", stream_id),
-    "list": lambda tracker, _: tracker.list("alice"),
-    "delete_user": lambda tracker, _: tracker.delete_user("alice"),
-    "health": lambda tracker, _: tracker.health(),
-}
 
 
 @pytest.fixture
@@ -78,7 +67,9 @@ async def test_no_operation_takes_longer_than_its_budget(
     started = clock()
 
     answers = await asyncio.gather(
-        *(operation(tracker, stream_id) for operation in OPERATIONS.values()), return_exceptions=True
+        tracker.health(),
+        *(operation(tracker, "alice", stream_id) for operation in OPERATIONS.values()),
+        return_exceptions=True,
     )
 
     assert {type(answer) for answer in answers} == {StoreUnavailable}
@@ -117,6 +108,20 @@ async def test_after_an_outage_in_which_streams_expired_they_resume(server: Redi
         beat = await until(lambda: tracker.heartbeat("alice", stream_id))
         assert isinstance(beat, Lease), beat
         assert isinstance(await tracker.admit("bob"), Recovering)
+
+
+async def test_streams_resume_that_expired_while_replicas_were_too_few(server: RedisServer, operator: Redis) -> None:
+    rules = dataclasses.replace(RULES, ttl_ms=600, heartbeat_ms=200)
+    async with StreamTracker.from_url(server.url, [SECRET], rules) as tracker:
+        stream_id = (await admitted(tracker)).lease.stream_id
+        await operator.config_set("min-replicas-to-write", 1)
+        with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
+            await tracker.admit("bob")  # takes the budget of 1 s: longer than TTL - heartbeat
+        assert await operator.exists("stream:{alice}:1") == 0
+        await operator.config_set("min-replicas-to-write", 0)
+
+        beat = await until(lambda: tracker.heartbeat("alice", stream_id))
+        assert isinstance(beat, Lease), beat
 
 
 async def test_an_admission_of_unknown_outcome_takes_no_seat(
