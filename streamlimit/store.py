@@ -14,7 +14,7 @@ from redis.exceptions import AskError, ClusterDownError, RedisError
 
 from streamlimit.attempts import Attempts, may_be_answered_later
 from streamlimit.epochs import Epochs
-from streamlimit.errors import StoreUnavailable
+from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
 from streamlimit.node import MAX_BEATS, Beat, Node, command, script_call
@@ -151,6 +151,9 @@ class Store:
         """
         try:
             (reply,) = await self._topology.node(beat.slot).beats.submit((beat,))
+        except StoreOverloaded as error:  # to wait once more would make it look like an outage
+            self._attempts.complain(str(error))
+            return error
         except (RedisError, StoreUnavailable, TimeoutError, OSError):
             reply = None
         if type(reply) is int and not self._epochs.down:
