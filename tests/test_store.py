@@ -27,8 +27,8 @@ from streamlimit.scripts import ADMIT
 from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, single, until
-from tests.proxy import Fault, Proxy
 from tests.operations import OPERATIONS
+from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
 
 pytestmark = pytest.mark.anyio
