@@ -15,18 +15,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 from redis import Redis
-from ruamel.yaml import YAML
 
 from streamlimit.settings import Settings
+from tests.composed import COMPOSE, SERVICES, Composed, of_profile, store_url
 from tests.conftest import missing
 from tests.documents import ROOT
 from tests.image import DOCKERFILE, LAST_STAGE, Image, Instruction, in_context
 from tests.issuer import SERVICE_KEY, bearer, digest
-from tests.servers import RedisServer, Service, free_port, redis7, running, serving
+from tests.servers import HAVE_SUBNETS, RedisServer, Service, free_port, redis7, running, serving
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-COMPOSE = YAML(typ="safe").load(ROOT / "compose.yaml")
-SERVICES = COMPOSE["services"]
+APPS = {name for name, service in SERVICES.items() if "build" in service}
+ONE_SHOTS = {"create-cluster"}
+DATA_NODES = set(SERVICES) - APPS - ONE_SHOTS - {name for name in SERVICES if name.startswith("sentinel-")}
 LOCKS = {
     "requirements.lock": PYPROJECT["project"]["dependencies"],
     "requirements-build.lock": PYPROJECT["build-system"]["requires"],
@@ -39,6 +40,9 @@ ENVIRONMENT = {
 }
 
 each_service = pytest.mark.parametrize("name", SERVICES)
+each_profile = pytest.mark.parametrize(
+    ("profile", "app"), [("sentinel", "with-sentinels"), ("cluster", "with-cluster")], ids=["sentinel", "cluster"]
+)
 each_lock = pytest.mark.parametrize("lock", LOCKS)
 
 
@@ -119,9 +123,12 @@ def test_a_lock_knows_every_package_by_its_hash_and_no_address(lock: str) -> Non
 
 @each_service
 def test_a_service_is_published_on_loopback_only(name: str) -> None:
-    assert SERVICES[name]["ports"]
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
     assert "network_mode" not in SERVICES[name]
+
+
+def test_the_apps_and_the_single_redis_are_published_and_nothing_else() -> None:
+    assert {name for name, service in SERVICES.items() if service.get("ports")} == {*APPS, "redis"}
 
 
 @each_service
@@ -132,24 +139,94 @@ def test_a_service_can_change_nothing_and_has_no_capabilities(name: str) -> None
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"cap_add", "privileged", "devices"} & set(service)
-    assert service.get("user") != "root"
+    assert "build" in service or service["user"] == "redis"  # the Dockerfile has one
 
 
 @each_service
 def test_a_service_comes_back_and_stays_within_bounds(name: str) -> None:
     service = SERVICES[name]
 
-    assert service["restart"] == "unless-stopped"
+    assert service["restart"] == ("on-failure" if name in ONE_SHOTS else "unless-stopped")
     assert {"mem_limit", "pids_limit", "ulimits"} <= set(service)
     assert service["logging"]["driver"] == "local"
-    assert "healthcheck" in service or "build" in service  # which the Dockerfile has
 
 
-def test_redis_is_pinned_and_waited_for() -> None:
-    assert re.fullmatch(r"redis:\d+\.\d+\.\d+-\w+", SERVICES["redis"]["image"])
-    assert SERVICES["streamlimit"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
-    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
-    assert "redis" in COMPOSE["volumes"]
+@each_service
+def test_a_service_has_a_health_check_unless_it_ends(name: str) -> None:
+    service = SERVICES[name]
+
+    assert name in ONE_SHOTS or "build" in service or "test" in service["healthcheck"]  # the Dockerfile has one
+
+
+@each_service
+def test_a_service_waits_until_what_it_needs_is_healthy_or_done(name: str) -> None:
+    for needed, how in SERVICES[name].get("depends_on", {}).items():
+        assert how == {"condition": f"service_{'completed_successfully' if needed in ONE_SHOTS else 'healthy'}"}
+        assert set(SERVICES[needed].get("profiles", ())) == set(SERVICES[name].get("profiles", ()))
+
+
+@pytest.mark.parametrize("name", sorted(DATA_NODES))
+def test_a_server_drops_no_keys_and_keeps_them_in_a_volume_of_its_own(name: str) -> None:
+    command = " ".join(SERVICES[name]["command"])
+
+    assert "--appendonly yes" in command
+    assert "--maxmemory 256mb --maxmemory-policy noeviction" in command
+    assert SERVICES[name]["volumes"] == [f"{name}:/data"]
+
+
+def test_every_volume_belongs_to_one_service() -> None:
+    used = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())]
+
+    assert sorted(used) == sorted(COMPOSE["volumes"])
+
+
+def test_redis_is_pinned_once_and_the_same_for_all() -> None:
+    (image,) = {service["image"] for name, service in SERVICES.items() if name not in APPS}
+
+    assert re.fullmatch(r"redis:\d+\.\d+\.\d+-\w+", image)
+
+
+def test_without_a_profile_there_are_the_service_and_one_redis() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"streamlimit", "redis"}
+    assert set(SERVICES["streamlimit"]["depends_on"]) == {"redis"}
+
+
+@each_profile
+def test_the_service_of_a_profile_differs_in_its_store_only(profile: str, app: str) -> None:
+    differs = {"profiles", "depends_on", "environment"}
+    usual = SERVICES["streamlimit"]
+
+    assert SERVICES[app]["profiles"] == [profile]
+    assert {name: value for name, value in SERVICES[app].items() if name not in differs} == {
+        name: value for name, value in usual.items() if name not in differs
+    }
+    assert SERVICES[app]["environment"] | {"STREAMLIMIT_REDIS_URL": store_url("streamlimit")} == usual["environment"]
+    assert {app} == APPS & set(of_profile(profile))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAVE_SUBNETS, reason="each service needs a loopback address of its own")
+@each_profile
+def test_the_servers_of_a_profile_come_up_and_the_service_admits(profile: str, app: str, tmp_path: Path) -> None:
+    for tool in ("redis-server", "redis-cli"):
+        if shutil.which(tool) is None:
+            missing(tool)
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    composed = Composed(servers, profile)
+    with composed.running():
+        for name in composed.one_shots():
+            assert (done := composed.run_to_its_end(name)).returncode == 0, done.stdout + done.stderr
+        environment = ENVIRONMENT | {"STREAMLIMIT_REDIS_URL": composed.here(store_url(app))}
+        with serving(Service(tmp_path, env=environment)) as service:
+            assert service.http.get("/readyz").json()["warnings"] == []
+            key = bearer(SERVICE_KEY)
+            admitted = [service.http.post("/v1/users/alice/streams", headers=key).status_code for _ in range(4)]
+            assert admitted == [201, 201, 201, 409]
+
+        # As at the next `docker compose up`.
+        for name in composed.one_shots():
+            assert (done := composed.run_to_its_end(name)).returncode == 0, done.stdout + done.stderr
 
 
 def test_compose_asks_for_what_the_service_needs() -> None:
