@@ -18,6 +18,11 @@ def marked(page: str, script: str, text: str) -> str:
     return before + begin(script) + text + END + after
 
 
+def between(page: str, script: str) -> str:
+    """What the script wrote into the page before."""
+    return page.split(begin(script))[1].split(END, 1)[0]
+
+
 def write_marked(page: Path, script: str, text: str) -> None:
     """Put the text into the file."""
     page.write_text(marked(page.read_text(encoding="utf-8"), script, text), encoding="utf-8")

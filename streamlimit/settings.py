@@ -47,7 +47,7 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[str, AfterValidator(check_url)] = ""
     """`redis://`, `rediss://` or `unix://` of your own server, `redis+sentinel://`, `redis+cluster://`: see
-    docs/architecture.md; empty: the embedded store; `memory://`: in this process, for a trial"""
+    docs/scaling.md; empty: the embedded store; `memory://`: in this process, for a trial"""
     limit: int = Field(3, ge=0, le=MAX_SEATS)
     """streams that a user without a record may have live; at most MAX_LIMIT"""
     max_limit: int = Field(10, ge=1, le=MAX_SEATS)
