@@ -249,7 +249,9 @@ class StreamTracker:
             else:
                 missing.append(found)
 
-        resumed = await asyncio.gather(*(self._resumed(user_id, one, deadline) for _, user_id, one in missing))
+        # After a loss the first one meets the store for the others, which then go together and in their order.
+        resumed = [await self._resumed(user_id, one, deadline) for _, user_id, one in missing[:1]]
+        resumed += await asyncio.gather(*(self._resumed(user_id, one, deadline) for _, user_id, one in missing[1:]))
         results |= {index: result for (index, _, _), result in zip(missing, resumed, strict=True)}
         return tuple(results[index] for index in range(len(streams)))
 

@@ -188,3 +188,15 @@ async def test_recovery_ends_after_one_ttl(make_tracker: TrackerFactory, redis: 
     await until(let_in)
     assert len(waits) > 1
     assert 300 >= max(waits) == waits[0] > min(waits) == waits[-1] > 0
+
+
+async def test_of_streams_that_report_together_the_first_comes_back_where_there_is_room_for_one(
+    tracker: StreamTracker, redis: Redis
+) -> None:
+    streams = [("alice", (await admitted(tracker)).lease.stream_id) for _ in range(3)]
+    await redis.flushall()
+    await tracker.set_user_limit("alice", 1)
+
+    beats = await tracker.heartbeat_many(streams)
+
+    assert [type(beat) for beat in beats] == [Lease, StreamEnded, StreamEnded]
