@@ -57,8 +57,14 @@ async def crowd(
 
 async def seats(operator: Redis, user_id: str) -> list[str]:
     """The REFs in a user's seats, of ten; each has a TTL of at most the usual one."""
-    keys = [f"stream:{{{user_id}}}:{seat}" for seat in range(1, 11)]
-    live = [key for key in keys if await operator.exists(key)]
-    for key in live:
-        assert 0 < await operator.pttl(key) <= 90_000
-    return [str(await operator.hget(key, "ref")) for key in live]
+    refs = []
+    for seat in range(1, 11):
+        key = f"stream:{{{user_id}}}:{seat}"
+        async with operator.pipeline(transaction=True) as moment:
+            moment.pttl(key)
+            moment.hget(key, "ref")
+            ttl, ref = await moment.execute()
+        if ref is not None:
+            assert 0 < ttl <= 90_000
+            refs.append(str(ref))
+    return refs

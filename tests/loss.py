@@ -65,7 +65,7 @@ class Streamlimit:
         match await self._any().heartbeat(user_id, stream_id):
             case Lease(stream_id=stream_id):
                 return 200, stream_id
-            case StreamEnded("expired"):
+            case StreamEnded("expired" | "limit_reached"):
                 return 410, ""
             case other:
                 raise AssertionError(other)
