@@ -129,15 +129,13 @@ class Primary(SingleServer):
 
 
 class Cluster:
-    """A Redis Cluster. redis-py's client knows the nodes, and makes the connections to each.
-
-    A refresh makes redis-py renew every connection, so there are few of them, one at a time.
-    """
+    """A Redis Cluster. redis-py's client knows the nodes, and makes the connections to each."""
 
     def __init__(self, client: RedisCluster, make_node: MakeNode) -> None:
         self._manager = client.nodes_manager
         self._make_node = make_node
         self._nodes: dict[str, Node] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._refresh: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -186,7 +184,7 @@ class Cluster:
         while self._refresh is not None:
             self._refresh.cancel()
             await asyncio.wait([self._refresh], timeout=_BETWEEN_REFRESHES_SECONDS)
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await asyncio.gather(*self._leaving, *(node.close() for node in self._nodes.values()))
         await self._manager.aclose()
         await self._manager.aclose("startup_nodes")
 
@@ -204,8 +202,21 @@ class Cluster:
         except (RedisError, TimeoutError, OSError) as error:
             _logger.warning("No node tells who is in the Cluster: %s", error)
         else:
+            self._keep_connections()
             for name in self._nodes.keys() - self._manager.nodes_cache.keys():
-                del self._nodes[name]  # its free connections are closed by redis-py, and the others when they are free
+                # redis-py closes its free connections only.
+                leaving = asyncio.create_task(self._nodes.pop(name).close(), name=f"streamlimit-leave-{name}")
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+
+    def _keep_connections(self) -> None:
+        """Undo that redis-py marks every connection to be renewed: while one node fails, that would slow all others.
+
+        It does so for those that were told to read from a replica, which none of ours is.
+        """
+        for node in self._manager.nodes_cache.values():
+            for connection in node._connections:  # noqa: SLF001 - there is no other way to them
+                connection.reset_should_reconnect()  # type: ignore[no-untyped-call]
 
     def _known(self, primary: ClusterNode) -> Node:
         node = self._nodes.get(primary.name)
