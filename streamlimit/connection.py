@@ -125,7 +125,7 @@ def _make_client(url: str, budget_seconds: float) -> Redis | RedisCluster:
     }
     sentinels = Sentinels(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     service = parts.path.strip("/")
-    pool = PrimaryPool(service, sentinels, retry=never, **options)  # type: ignore[no-untyped-call]
+    pool = PrimaryPool(service, sentinels, retry=never, **options)
     return Redis.from_pool(pool)
 
 

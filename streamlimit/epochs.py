@@ -60,6 +60,20 @@ class Epochs:
             for one in (slot, *(self._topology.slots(node) if node else ())):
                 self.down.setdefault(one, now)
 
+    def note_replaced(self, alone_seconds: float) -> None:
+        """Another server has taken the place of one that was alone for so long: what that one took meanwhile is lost.
+
+        It is an outage from when it was alone, even for those whom it answered. They do not know, and do not repeat
+        their heartbeats, so that each may be on its way for an interval.
+        """
+        now = asyncio.get_running_loop().time()
+        silent_seconds = self.down_seconds(0)
+        if alone_seconds > silent_seconds:
+            interval = self._ttl_ms / 1000 - self._outage_seconds
+            lost_seconds = alone_seconds - silent_seconds + max(silent_seconds, interval)
+            if lost_seconds > self._outage_seconds:
+                self.down[0] = now - lost_seconds
+
     def note_success(self, slot: int, node: Node) -> None:
         """A server answered. What was out of reach for long stays so until the server is met."""
         if slot in self.down:

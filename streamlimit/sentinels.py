@@ -1,6 +1,7 @@
 """The primary that Sentinels name, by the word of all of them: who was replaced may not know it, and go on."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
@@ -13,6 +14,9 @@ class Sentinels(Sentinel):
     redis-py takes the word of the first that answers, which may be the one that a partition has left alone with the old
     primary. The latest failover that any of them knows is the last one.
     """
+
+    down_after_seconds = 0.0
+    """For so long a primary did not answer a Sentinel before that takes it for down."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """The address of the primary.
@@ -27,6 +31,7 @@ class Sentinels(Sentinel):
             told = "it is down" if states else "; ".join(map(str, answers))
             raise MasterNotFoundError(f"no Sentinel names a primary of {service_name!r} that is well: {told}")
         latest = max(well, key=lambda state: int(state["config-epoch"]))
+        self.down_after_seconds = int(latest["down-after-milliseconds"]) / 1000
         return latest["ip"], latest["port"]
 
     async def _ask(self, sentinel: Any, service_name: str) -> dict[str, Any] | Exception:
@@ -41,11 +46,29 @@ class Sentinels(Sentinel):
 class PrimaryPool(SentinelConnectionPool):
     """Connections to the primary."""
 
+    def __init__(self, service_name: str, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(service_name, sentinels, **options)  # type: ignore[no-untyped-call]
+        self._sentinels = sentinels
+        self._named = 0.0
+        """When it was last named by the Sentinels, in the event loop's time."""
+        self._doubted = False
+        """Since then, no Sentinel took it for well."""
+        self.on_replaced: Callable[[float], None] = lambda _: None
+        """Called where another primary is named than before, with for how long the old one may have been alone."""
+
     async def get_master_address(self) -> tuple[str, int]:
-        """Ask the Sentinels, and where they name another one than before, use no connection to that one again."""
-        before = self.master_address
-        # This closes the idle ones; the others go on until they have their answer.
-        address: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
+        """Ask the Sentinels, and where they name another primary than before, use no connection to that one again."""
+        now = asyncio.get_running_loop().time()
+        try:
+            address = await self._sentinels.discover_master(self.service_name)
+        except MasterNotFoundError:
+            self._doubted = True
+            raise
+        before, self.master_address = self.master_address, address
+        alone_seconds = now - self._named + (self._sentinels.down_after_seconds if self._doubted else 0)
+        self._named, self._doubted = now, False
         if before not in (None, address):
+            self.on_replaced(alone_seconds)
+            await self.disconnect(inuse_connections=False)
             await self.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         return address

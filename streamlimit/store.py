@@ -80,7 +80,7 @@ class Store:
     ) -> None:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
-        self._topology = find_topology(client, make_node)
+        self._topology = find_topology(client, make_node, self._note_replaced)
         self._epochs = Epochs(self._topology, keys.epochs, ttl_ms=ttl_ms, outage_ms=outage_ms)
         self._attempts = Attempts(
             self._topology, self._epochs, budget_seconds=budget_seconds, on_outage=self._start_repair
@@ -262,6 +262,12 @@ class Store:
             _logger.debug("No INFO from %s: %s", node.name, told)
             return Health(recovering_ms)
         return Health(recovering_ms, tuple(warnings("\n".join(told))))
+
+    def _note_replaced(self, lost_seconds: float) -> None:
+        _logger.warning("The Sentinels name another primary")
+        self._epochs.note_replaced(lost_seconds)
+        if self._epochs.down:
+            self._start_repair()
 
     def _start_repair(self) -> None:
         if not self._closing and (self._repair is None or self._repair.done()):

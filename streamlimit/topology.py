@@ -97,9 +97,12 @@ class Primary(SingleServer):
     writes that will be lost; so they are asked now and then, too.
     """
 
-    def __init__(self, client: Redis, pool: PrimaryPool, make_node: MakeNode) -> None:
+    def __init__(
+        self, client: Redis, pool: PrimaryPool, make_node: MakeNode, on_replaced: Callable[[float], None]
+    ) -> None:
         super().__init__(client, make_node)
         self._pool = pool
+        pool.on_replaced = on_replaced
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -117,15 +120,11 @@ class Primary(SingleServer):
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_FOLLOW_SECONDS)
-            before = self._pool.master_address
             try:
                 async with asyncio.timeout(_REFRESH_SECONDS):
-                    address = await self._pool.get_master_address()
+                    await self._pool.get_master_address()
             except (RedisError, TimeoutError, OSError) as error:
                 _logger.debug("The Sentinels name no primary: %s", error)
-            else:
-                if before not in (None, address):
-                    _logger.warning("The Sentinels name another primary: %s:%s", *address)
 
 
 class Cluster:
@@ -258,12 +257,21 @@ class _NodePool:
         await self.node.disconnect()
 
 
-def find_topology(client: Redis | RedisCluster, make_node: MakeNode) -> Topology:
-    """The one that a client was made for."""
+def find_topology(client: Redis | RedisCluster, make_node: MakeNode, on_replaced: Callable[[float], None]) -> Topology:
+    """The one that a client was made for.
+
+    Args:
+        client: The client.
+        make_node: Makes a node from its name and connections.
+        on_replaced: Called where Sentinels have replaced the primary, with for how long, in seconds, the old one may
+            have taken writes that are lost.
+    """
     if isinstance(client, RedisCluster):
         return Cluster(client, make_node)
     pool = client.connection_pool
-    return Primary(client, pool, make_node) if isinstance(pool, PrimaryPool) else SingleServer(client, make_node)
+    if isinstance(pool, PrimaryPool):
+        return Primary(client, pool, make_node, on_replaced)
+    return SingleServer(client, make_node)
 
 
 def _distinct(lists: Iterable[list[ClusterNode]]) -> Iterable[list[ClusterNode]]:

@@ -1,6 +1,10 @@
 """Which primary the service writes to, where not everybody agrees on that."""
 
+import asyncio
+import dataclasses
+import time
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,7 +37,7 @@ def sentinels(partitionable: Sentinels) -> Iterator[Sentinels]:
 
 @pytest.fixture
 async def tracker(sentinels: Sentinels) -> AsyncIterator[StreamTracker]:
-    async with StreamTracker.from_url(sentinels.url(), [SECRET], RULES) as tracker:
+    async with StreamTracker.from_url(sentinels.url(), [SECRET]) as tracker:
         yield tracker
 
 
@@ -55,6 +59,27 @@ async def test_a_primary_that_was_replaced_without_knowing_it_is_left(
     assert before.role() == "master"
 
 
+async def test_streams_that_a_replaced_primary_kept_live_in_vain_resume(
+    sentinels: Sentinels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = dataclasses.replace(RULES, ttl_ms=1_200, heartbeat_ms=400)  # over before another primary is chosen
+    hour_ago = time.time_ns() - 3600 * 10**9  # a young stream would come back in any case
+    async with StreamTracker.from_url(sentinels.url(), [SECRET], rules) as tracker:
+        with monkeypatch.context() as patches:
+            patches.setattr("streamlimit.stream_id.time", SimpleNamespace(time_ns=lambda: hour_ago))
+            stream_id = (await admitted(tracker, "bob")).lease.stream_id
+        before = sentinels.primary
+        sentinels.partition(before)
+        failing_over = asyncio.create_task(asyncio.to_thread(sentinels.wait_for_another_primary, "", before))
+
+        async def known_to_the_new_primary() -> bool:
+            answer = await tracker.heartbeat("bob", stream_id)
+            assert isinstance(answer, Lease), answer
+            return failing_over.done() and bool(failing_over.result().command("EXISTS", "stream:{bob}:1"))
+
+        await until(known_to_the_new_primary)
+
+
 async def test_a_failover_that_was_asked_for_is_followed_at_once(sentinels: Sentinels, tracker: StreamTracker) -> None:
     stream_id = (await admitted(tracker, "bob")).lease.stream_id
     before = sentinels.primary
@@ -72,5 +97,5 @@ async def test_a_sentinel_alone_with_the_old_primary_is_not_believed(sentinels: 
     after = sentinels.wait_for_another_primary("", before)
     assert alone.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "streams")[0] == before.announced
 
-    async with StreamTracker.from_url(sentinels.url(), [SECRET], RULES) as newcomer:
+    async with StreamTracker.from_url(sentinels.url(), [SECRET]) as newcomer:
         assert await writes_to(newcomer, after)
