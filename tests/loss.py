@@ -4,24 +4,22 @@ The same devices play against three limiters: ours, ours without the epoch, and 
 instead. What they were told is judged by tests/history.py.
 """
 
-import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha1
-from random import uniform
-from typing import Any, Final, Protocol
+from typing import Final
 
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import Admission, Lease, LimitReached, Recovering, Rules, StoreUnavailable, StreamEnded, StreamTracker
+from streamlimit import Rules
 from streamlimit.scripts import ADMIT, RESUME, Script
 from tests import history
+from tests.audience import SETTLED_MS, Audience, Limiter
 from tests.helpers import until
-from tests.history import Event, Operation
 
 RULES: Final = Rules(limit=3, ttl_ms=3_000, heartbeat_ms=1_000)
 USERS: Final = 100
@@ -32,46 +30,6 @@ RETRY_SECONDS: Final = 0.2
 """A device without a seat asks again after half to one and a half times this."""
 CALM_SECONDS: Final = RULES.ttl_ms / 1000 + 0.2
 """When nothing has changed for so long, every stream is older than a TTL, and what came before is over."""
-SETTLED_MS: Final = 2_000
-"""After this time nothing of a call goes on: twice the budget."""
-
-
-class Limiter(Protocol):
-    """What a device talks to. Answers are HTTP's: a status, and with 200 and 201 the stream id to go on with."""
-
-    async def admit(self, user_id: str) -> tuple[int, str]: ...
-
-    async def heartbeat(self, user_id: str, stream_id: str) -> tuple[int, str]: ...
-
-
-class Streamlimit:
-    """Several trackers on one store, as several processes of the service are; calls go to any."""
-
-    def __init__(self, trackers: Sequence[StreamTracker]) -> None:
-        self._trackers = trackers
-
-    async def admit(self, user_id: str) -> tuple[int, str]:
-        match await self._any().admit(user_id):
-            case Admission(lease=lease):
-                return 201, lease.stream_id
-            case LimitReached():
-                return 409, ""
-            case Recovering():
-                return 503, ""
-            case other:
-                raise AssertionError(other)
-
-    async def heartbeat(self, user_id: str, stream_id: str) -> tuple[int, str]:
-        match await self._any().heartbeat(user_id, stream_id):
-            case Lease(stream_id=stream_id):
-                return 200, stream_id
-            case StreamEnded("expired" | "limit_reached"):
-                return 410, ""
-            case other:
-                raise AssertionError(other)
-
-    def _any(self) -> StreamTracker:
-        return secrets.choice(self._trackers)
 
 
 class PlainPexpire:
@@ -90,9 +48,12 @@ class PlainPexpire:
     async def heartbeat(self, user_id: str, stream_id: str) -> tuple[int, str]:
         seat, token = stream_id.split(".")
         if await self._client.get(f"{user_id}:{seat}") != token:
-            return 410, ""
+            return 410, "expired"
         await self._client.pexpire(f"{user_id}:{seat}", RULES.ttl_ms)
         return 200, stream_id
+
+    async def release(self, user_id: str, stream_id: str) -> tuple[int, str]:
+        raise NotImplementedError
 
 
 @contextmanager
@@ -127,87 +88,53 @@ class Outcome:
     violations: tuple[history.Violation, ...]
 
 
-@dataclass
-class Trial:
-    """The devices, and what they did and were told."""
+async def trial(
+    limiter: Limiter,
+    lose: Callable[[], Awaitable[object]],
+    *,
+    losses: int = LOSSES,
+    newcomer: Callable[[int], str] = "newcomer-{}".format,
+) -> Outcome:
+    """Lose everything, again and again, each time after things have settled.
 
-    limiter: Limiter
-    events: list[Event] = field(default_factory=list)
-    playing: int = 0
-    changed: float = 0
-    """When a stream last began or ended, or all were lost, in seconds."""
-    over: bool = False
+    Args:
+        limiter: What the devices talk to.
+        lose: Does it.
+        losses: How often.
+        newcomer: Who waits for the first stream after each loss.
+    """
+    audience = Audience(limiter, RULES, USERS, DEVICES, RETRY_SECONDS)
+    lost = 0.0
 
-    async def run(self, lose: Callable[[], Awaitable[object]]) -> Outcome:
-        """Lose everything, again and again, each time after things have settled.
+    async def settled() -> bool:
+        return audience.playing >= audience.seats and time.monotonic() > max(audience.changed, lost) + CALM_SECONDS
 
-        Args:
-            lose: Does it.
-        """
-        waited = []
-        streams = []
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(USERS * DEVICES):
-                tasks.create_task(self._device(f"user-{number % USERS}"))
-            try:
-                for number in range(LOSSES):
-                    await until(self._settled)
-                    streams.append(self.playing)
-                    await lose()
-                    self.changed = time.monotonic()
-                    waited.append(await self._wait(f"newcomer-{number}"))
-                await until(self._settled)
-            finally:
-                # Cancelling them is not enough: before Python 3.12 asyncio.wait_for, in redis-py, may swallow it.
-                self.over = True
-        violations = history.violations(self.events, RULES.ttl_ms, limit=RULES.limit, settled_ms=SETTLED_MS)
-        return Outcome(
-            min(streams),
-            len({one.events[-1].stream for one in violations if one.promise == 2}),
-            len({one.events[0].user for one in violations if one.promise == 1}),
-            max(waited),
-            tuple(violations),
-        )
+    waited = []
+    streams = []
+    async with audience.watching():
+        for number in range(losses):
+            await until(settled)
+            streams.append(audience.playing)
+            await lose()
+            lost = time.monotonic()
+            waited.append(await _wait(audience, newcomer(number)))
+        await until(settled)
+    violations = history.violations(audience.events, RULES.ttl_ms, limit=RULES.limit, settled_ms=SETTLED_MS)
+    return Outcome(
+        min(streams),
+        len({one.events[-1].stream for one in violations if one.promise == 2}),
+        len({one.events[0].user for one in violations if one.promise == 1}),
+        max(waited),
+        tuple(violations),
+    )
 
-    async def _device(self, user_id: str) -> None:
-        """Ask until admitted, play until told that it is over, and ask again."""
-        while not self.over:
-            status, stream_id = await self._call("admit", user_id)
-            if status != 201:
-                await asyncio.sleep(uniform(0.5, 1.5) * RETRY_SECONDS)
-                continue
-            self._note(1)
-            while status != 410 and not self.over:
-                await asyncio.sleep(uniform(0.85, 0.95) * RULES.heartbeat_ms / 1000)
-                status, answered = await self._call("heartbeat", user_id, stream_id)
-                stream_id = answered or stream_id
-            self._note(-1)
 
-    async def _wait(self, user_id: str) -> float:
-        """How long a user without any stream waits for one, in seconds."""
-        started = time.monotonic()
+async def _wait(audience: Audience, user_id: str) -> float:
+    """How long a user without any stream waits for one, in seconds."""
+    started = time.monotonic()
 
-        async def admitted() -> bool:
-            return (await self._call("admit", user_id))[0] == 201
+    async def admitted() -> bool:
+        return (await audience.call("admit", user_id))[0] == 201
 
-        await until(admitted)
-        return time.monotonic() - started
-
-    async def _call(self, operation: Operation, user_id: str, *stream_id: str) -> tuple[int, str]:
-        sent = time.monotonic() * 1000
-        call: Any = getattr(self.limiter, operation)
-        try:
-            status, answered = await call(user_id, *stream_id)
-        except StoreUnavailable:
-            status, answered = 503, ""
-        about = history.ref_of(*stream_id) if stream_id else ""
-        answer = {201: {"stream_ref": answered}, 410: {"reason": "expired"}}.get(status, {})
-        self.events.append(Event("", user_id, operation, sent, time.monotonic() * 1000, status, about, answer=answer))
-        return status, answered
-
-    def _note(self, more: int) -> None:
-        self.playing += more
-        self.changed = time.monotonic()
-
-    async def _settled(self) -> bool:
-        return self.playing >= USERS * RULES.limit and time.monotonic() > self.changed + CALM_SECONDS
+    await until(admitted)
+    return time.monotonic() - started

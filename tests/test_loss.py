@@ -10,11 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import StreamTracker
+from tests.audience import Streamlimit
 from tests.conftest import SECRET
 from tests.cuts import patient
 from tests.figures import report
 from tests.helpers import single
-from tests.loss import LOSSES, RULES, USERS, Outcome, PlainPexpire, Streamlimit, Trial, without_epoch
+from tests.loss import LOSSES, RULES, USERS, Outcome, PlainPexpire, trial, without_epoch
 from tests.servers import RedisServer, running, valkey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -54,7 +55,7 @@ def reported(case: str, outcome: Outcome) -> Outcome:
 async def test_the_loss_of_everything_interrupts_nobody_and_exceeds_no_limit(
     streamlimit: Streamlimit, operator: Redis
 ) -> None:
-    outcome = reported("FLUSHALL", await Trial(streamlimit).run(operator.flushall))
+    outcome = reported("FLUSHALL", await trial(streamlimit, operator.flushall))
 
     assert (outcome.interrupted, outcome.users_over, outcome.violations) == (0, 0, ())
 
@@ -66,7 +67,7 @@ async def test_a_restart_with_no_data_interrupts_nobody_and_exceeds_no_limit(
         server.stop()
         await asyncio.to_thread(server.start)
 
-    outcome = reported("restart with no data", await Trial(streamlimit).run(restart))
+    outcome = reported("restart with no data", await trial(streamlimit, restart))
 
     assert (outcome.interrupted, outcome.users_over, outcome.violations) == (0, 0, ())
 
@@ -75,7 +76,7 @@ async def test_without_the_epoch_the_same_loss_interrupts_streams_and_exceeds_li
     streamlimit: Streamlimit, operator: Redis
 ) -> None:
     with without_epoch():
-        outcome = reported("FLUSHALL, without the epoch", await Trial(streamlimit).run(operator.flushall))
+        outcome = reported("FLUSHALL, without the epoch", await trial(streamlimit, operator.flushall))
 
     assert outcome.interrupted
     assert outcome.users_over
@@ -83,7 +84,7 @@ async def test_without_the_epoch_the_same_loss_interrupts_streams_and_exceeds_li
 
 async def test_plain_pexpire_interrupts_streams_and_exceeds_limits_too(server: RedisServer, operator: Redis) -> None:
     async with single(server.url) as client:
-        outcome = reported("FLUSHALL, plain PEXPIRE", await Trial(PlainPexpire(client)).run(operator.flushall))
+        outcome = reported("FLUSHALL, plain PEXPIRE", await trial(PlainPexpire(client), operator.flushall))
 
     assert outcome.interrupted
     assert outcome.users_over
