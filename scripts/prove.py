@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "guarantees.md"
 MARK = "scripts/prove --write"
 PROOFS = (
     *("exhaustive", "state_machine", "races"),
-    *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss"),
+    *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss", "failover"),
 )
 NOT_RUN = "not run"
 PATIENCE_SECONDS = 60
@@ -80,7 +80,30 @@ def summary(figures: Iterable[Figures]) -> str:
     for one in of("loss"):
         counts = (f"{one[name]:,}" for name in ("losses", "streams", "interrupted", "users_over"))
         rows.append((one["case"], *counts, f"{one['waited_seconds']:.2f} s"))
+    rows += [
+        (),
+        (
+            *("failover", "streams", "until replaced", "longest silence", "503", "ended", "gave way"),
+            *("users over, by at most, for", "503 on other nodes", "longest call"),
+        ),
+        ("---",) * 10,
+    ]
+    rows += [failover(one) for one in of("failover")]
     return "".join(f"| {' | '.join(row)} |\n" if row else "\n" for row in rows)
+
+
+def failover(one: Figures) -> tuple[str, ...]:
+    """The row of one failover."""
+    return (
+        f"{one['topology']}: {one['fault']}",
+        f"{one['streams']:,}",
+        *(f"{one[name]:.2f} s" for name in ("replaced_seconds", "silent_seconds")),
+        f"{one['unanswered'] + one['waited']:,}",
+        *(f"{one[name]:,}" for name in ("expired", "seat_lost")),
+        f"{one['users_over']:,}, {one['largest_excess']}, {one['over_seconds']:.1f} s",
+        f"{one['unanswered_elsewhere']:,}",
+        f"{max(one['longest_call_seconds'], one['longest_call_elsewhere_seconds']):.2f} s",
+    )
 
 
 def longest(figures: Iterable[Figures]) -> str:
