@@ -93,6 +93,10 @@ class Audience:
     _over: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     @property
+    def names(self) -> list[str]:
+        return [f"user-{number}" for number in range(self.users)]
+
+    @property
     def seats(self) -> int:
         return self.users * self.rules.limit
 
