@@ -42,7 +42,9 @@ class _Link:
     server: asyncio.StreamWriter
     passed: Counter[str] = field(default_factory=Counter)
     hit: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    held: bool = False
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """What was held has been delivered and, if it was a request, answered; or the connection has ended."""
 
 
 class Proxy:
@@ -92,9 +94,9 @@ class Proxy:
         self._go_on.set()
 
     async def delivered(self) -> None:
-        """Wait until all connections that were held have ended, after `let_go` and with their clients gone."""
+        """Wait, after `let_go`, until all that was held has been delivered and carried out."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await asyncio.gather(*(link.ended.wait() for link in self._held))
+            await asyncio.gather(*(link.settled.wait() for link in self._held))
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -114,7 +116,7 @@ class Proxy:
                 pumps.create_task(self._pump(link, "reply", answers, client))
         finally:
             self._links.discard(link)
-            link.ended.set()
+            link.settled.set()
             client.close()
             server.close()
 
@@ -129,6 +131,8 @@ class Proxy:
                 self.passed[direction] += len(data)
                 if not dropping:
                     writer.write(data[:passing])
+                if direction == "reply" and link.held and self._go_on.is_set():
+                    link.settled.set()
                 if fault is None:
                     continue
                 link.hit = True
@@ -143,8 +147,11 @@ class Proxy:
                         dropping = True
                     case "hold":
                         self._held.append(link)
+                        link.held = True
                         await self._go_on.wait()
                         writer.write(data[passing:])
+                        if direction == "reply":
+                            link.settled.set()
             else:
                 writer.write_eof()
                 return
