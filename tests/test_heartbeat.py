@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
-from streamlimit.stream_id import Signer, StreamId, mint_ref
+from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id
 from tests.conftest import RULES, SECRET, TrackerFactory
 from tests.helpers import admitted, refs, until
 from tests.stores import epoch_of, stored
@@ -267,6 +267,17 @@ async def test_an_invented_id_does_not_resume_in_recovery(tracker: StreamTracker
 
     assert await tracker.heartbeat("alice", f"1.{mint_ref(3)}.{'A' * 16}") == UnknownStream()
     assert await refs(tracker) == []
+
+
+async def test_a_resuming_that_comes_late_brings_nothing_back(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = parse_stream_id((await admitted(tracker)).lease.stream_id)
+    assert stream_id is not None
+    await redis.delete("stream:{alice}:1")
+    call, epoch = tracker._calls.resume("alice", stream_id), await redis.hget(epoch_of(redis), "id")
+
+    keys, args = call.keys, [str(epoch), *map(str, call.args)]
+    assert await redis.eval(call.script.source, len(keys), *keys, *args, "1") == ["epoch"]
+    assert await stored(redis) == set()
 
 
 async def test_an_end_that_the_full_record_dropped_is_not_forgotten(tracker: StreamTracker, redis: Redis) -> None:
