@@ -3,14 +3,15 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from types import SimpleNamespace
 
 import pytest
 
-from streamlimit import Lease, StreamTracker
+from streamlimit import Lease, StoreUnavailable, StreamTracker
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, until
+from tests.network import Clients
 from tests.nodes import Node
 from tests.sentinels import Sentinels
 from tests.servers import HAVE_SUBNETS
@@ -41,6 +42,10 @@ async def tracker(sentinels: Sentinels) -> AsyncIterator[StreamTracker]:
         yield tracker
 
 
+async def equals(answer: Awaitable[object], expected: object) -> bool:
+    return await answer == expected
+
+
 async def writes_to(tracker: StreamTracker, node: Node) -> bool:
     admission = await admitted(tracker, "alice")
     await tracker.release("alice", admission.lease.stream_id)
@@ -59,9 +64,11 @@ async def test_a_primary_that_was_replaced_without_knowing_it_is_left(
     assert before.role() == "master"
 
 
+@pytest.mark.parametrize("clients", ["everywhere", "inside"])
 async def test_streams_that_a_replaced_primary_kept_live_in_vain_resume(
-    sentinels: Sentinels, monkeypatch: pytest.MonkeyPatch
+    sentinels: Sentinels, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where we are alone with it, and learn of its successor only when the partition has healed."""
     rules = dataclasses.replace(RULES, ttl_ms=1_200, heartbeat_ms=400)  # over before another primary is chosen
     hour_ago = time.time_ns() - 3600 * 10**9  # a young stream would come back in any case
     async with StreamTracker.from_url(sentinels.url(), [SECRET], rules) as tracker:
@@ -69,15 +76,40 @@ async def test_streams_that_a_replaced_primary_kept_live_in_vain_resume(
             patches.setattr("streamlimit.stream_id.time", SimpleNamespace(time_ns=lambda: hour_ago))
             stream_id = (await admitted(tracker, "bob")).lease.stream_id
         before = sentinels.primary
-        sentinels.partition(before)
+        sentinels.partition(before, clients=clients)
         failing_over = asyncio.create_task(asyncio.to_thread(sentinels.wait_for_another_primary, "", before))
 
-        async def known_to_the_new_primary() -> bool:
+        async def at_the_new_primary() -> int | None:
             answer = await tracker.heartbeat("bob", stream_id)
             assert isinstance(answer, Lease), answer
-            return failing_over.done() and bool(failing_over.result().command("EXISTS", "stream:{bob}:1"))
+            return int(failing_over.result().command("EXISTS", "stream:{bob}:1")) if failing_over.done() else None
 
-        await until(known_to_the_new_primary)
+        if clients == "inside":
+            await until(lambda: equals(at_the_new_primary(), 0))
+            sentinels.heal()
+        await until(at_the_new_primary)
+
+
+async def test_a_primary_without_replicas_can_be_told_to_take_no_writes(
+    sentinels: Sentinels, tracker: StreamTracker
+) -> None:
+    """So what a process that is alone with it is told is not in vain for long."""
+    before = sentinels.primary
+    before.command("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", 1)
+    stream_id = (await admitted(tracker, "bob")).lease.stream_id
+    sentinels.partition(before, clients="inside")
+
+    async def refused() -> bool:
+        try:
+            await admitted(tracker, "alice", on_limit="evict")
+        except StoreUnavailable as error:
+            return "NOREPLICAS" in str(error)
+        return False
+
+    await until(refused)
+    sentinels.heal()
+    assert isinstance(await until(lambda: tracker.heartbeat("bob", stream_id)), Lease)
+    before.command("CONFIG", "SET", "min-replicas-to-write", 0)
 
 
 async def test_a_failover_that_was_asked_for_is_followed_at_once(sentinels: Sentinels, tracker: StreamTracker) -> None:
