@@ -25,7 +25,8 @@ PAGE = ROOT / "docs" / "guarantees.md"
 MARK = "scripts/prove --write"
 PROOFS = (
     *("exhaustive", "state_machine", "races"),
-    *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss", "failover"),
+    *("lost_answers", "lost_answers_http", "cancellation", "abandoned", "faults", "clock", "loss"),
+    *("sentinels", "failover", "budget", "migration", "epochs"),
 )
 NOT_RUN = "not run"
 PATIENCE_SECONDS = 60
@@ -62,6 +63,7 @@ def summary(figures: Iterable[Figures]) -> str:
         ("wrongly refused", total("race", "wrongly_refused")),
         ("longest call in the races", longest(of("race"))),
         ("mutants killed", mutants),
+        ("epochs of a Cluster written at the first meeting", epochs(of("epochs"))),
         (),
         ("fault", "cases", "calls", "unknown outcomes", "longest call"),
         ("---", "---", "---", "---", "---"),
@@ -106,6 +108,12 @@ def failover(one: Figures) -> tuple[str, ...]:
     )
 
 
+def epochs(figures: Sequence[Figures]) -> str:
+    """How many there are, and what they take."""
+    told = (f"{one['slots']:,} in {one['seconds']:.2f} s, {one['bytes'] / 1e6:.1f} MB" for one in figures)
+    return ", ".join(told) or NOT_RUN
+
+
 def longest(figures: Iterable[Figures]) -> str:
     """The longest call in these."""
     seconds = [one["longest_call_seconds"] for one in figures]
@@ -128,6 +136,8 @@ def run(options: argparse.Namespace) -> tuple[str | None, list[Figures]]:
             "PROVE_SECONDS": str(options.seconds),
             "PROVE_DEEPER": str(options.deeper),
             "PROVE_CUT_STEP": str(options.cut_step),
+            "PROVE_STREAMS": str(options.streams),
+            "PROVE_LOSSES": "5",
         }
         wrong = None
         try:
@@ -178,6 +188,7 @@ def main() -> str | None:
         "--deeper", type=int, default=1, help="operations more in a sequence than in CI; ten times as long for each"
     )
     parser.add_argument("--cut-step", type=int, default=5, help="bytes between two cuts (default: %(default)s)")
+    parser.add_argument("--streams", type=int, default=3600, help="that play during a failover (default: %(default)s)")
     parser.add_argument("--no-mutants", action="store_true", help="leave out the mutants, which take the longest")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/guarantees.md")
     options = parser.parse_args()

@@ -31,6 +31,7 @@ FIGURES = [
     | {"silent_seconds": 2.5, "unanswered": 40, "waited": 2, "longest_call_seconds": 1.0, "expired": 0, "seat_lost": 3}
     | {"users_over": 4, "largest_excess": 1, "over_seconds": 3.21, "unanswered_elsewhere": 0}
     | {"longest_call_elsewhere_seconds": 0.1},
+    {"test": "epochs", "slots": 16384, "seconds": 0.567, "bytes": 1_888_704},
     {"test": "mutants", "tried": 100, "killed": 99},
 ]
 
@@ -45,6 +46,7 @@ def test_the_figures_of_one_kind_are_added_up() -> None:
     assert "| mutants killed | 99 of 100 |" in rows
     assert "| frozen | 3 | 5 | 1 | 0.75 s |" in rows
     assert "| FLUSHALL | 5 | 300 | 0 | 1 | 3.02 s |" in rows
+    assert "| epochs of a Cluster written at the first meeting | 16,384 in 0.57 s, 1.9 MB |" in rows
     assert "| Cluster: killed | 1,200 | 2.35 s | 2.50 s | 42 | 0 | 3 | 4, 1, 3.2 s | 0 | 1.00 s |" in rows
 
 
