@@ -103,6 +103,8 @@ class Epochs:
         """
         async with node.meeting:
             slots = self._topology.slots(node)
+            if not slots:
+                return 0  # it has given them to others meanwhile
             before = self._known[slots[0]]
             recovering_ms = await self._meet(node, self._unmet(node) or slots[:1])
             if before and self._known[slots[0]] != before:

@@ -247,9 +247,11 @@ class Store:
         return int(end)
 
     async def _examine(self, node: Node, deadline: float) -> Health | StoreUnavailable:
+        slots = self._topology.slots(node)
+        if not slots:
+            return Health(0)  # it has given them to others meanwhile
         try:
-            slot = self._topology.slots(node)[0]
-            recovering_ms = await self._attempts.make(slot, self._epochs.probe, deadline)
+            recovering_ms = await self._attempts.make(slots[0], self._epochs.probe, deadline)
         except StoreUnavailable as error:
             return error
         try:
