@@ -19,7 +19,7 @@ from tests.figures import report
 from tests.helpers import single
 from tests.loss import LOSSES, LOSSES_ON_TOPOLOGIES, RULES, USERS, Outcome, PlainPexpire, trial, without_epoch
 from tests.nodes import Node
-from tests.servers import HAVE_SUBNETS, RedisServer, running, valkey
+from tests.servers import HAVE_SUBNETS, PATIENCE_SECONDS, RedisServer, running, valkey
 from tests.topologies import Topology
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -93,7 +93,8 @@ async def test_without_the_epoch_the_same_loss_interrupts_streams_and_exceeds_li
 
 
 async def test_plain_pexpire_interrupts_streams_and_exceeds_limits_too(server: RedisServer, operator: Redis) -> None:
-    async with single(server.url) as client:
+    # It has no answer to a command that fails, so none may fail for being slow.
+    async with single(server.url, PATIENCE_SECONDS) as client:
         outcome = reported("FLUSHALL, plain PEXPIRE", await trial(PlainPexpire(client), operator.flushall))
 
     assert outcome.interrupted
