@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Final, NamedTuple, Protocol
 
 from hiredis import pack_command
@@ -186,7 +185,7 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[Command])
     replies: list[Any] = []
     for _ in commands:
         try:
-            replies.append(await connection.read_response(timeout=inf))  # `exchange` has set one for all of them
+            replies.append(await connection.read_response())
         except RedisConnectionError:
             raise
         except RedisError as error:

@@ -156,7 +156,7 @@ class Store:
             return error
         except (RedisError, StoreUnavailable, TimeoutError, OSError):
             reply = None
-        if type(reply) is int and not self._epochs.down:
+        if type(reply) is int and beat.slot not in self._epochs.down:
             return reply
         (answer,) = await self._beat((beat,), deadline)
         return answer
@@ -216,7 +216,7 @@ class Store:
             args = [self._epochs.known(call.slot), *args, valid_until]
         wanted = script_call(call.script, call.keys, args)
         (reply,) = await node.calls.submit([wanted])
-        if isinstance(reply, AskError):
+        if type(reply) is AskError:  # MovedError is one, too, and is followed for good
             (reply,) = await self._topology.asked(reply).exchange([wanted], asking=True)
         if isinstance(reply, RedisError):
             raise reply

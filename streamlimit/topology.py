@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisClusterException, RedisError
 
 from streamlimit.node import Node
 from streamlimit.sentinels import PrimaryPool
@@ -180,7 +180,7 @@ class Cluster:
     async def close(self) -> None:
         """Close all connections."""
         self._closing = True
-        while self._refresh is not None:
+        while self._refresh is not None and not self._refresh.done():
             self._refresh.cancel()
             await asyncio.wait([self._refresh], timeout=_BETWEEN_REFRESHES_SECONDS)
         await asyncio.gather(*self._leaving, *(node.close() for node in self._nodes.values()))
@@ -198,7 +198,8 @@ class Cluster:
         try:
             async with asyncio.timeout(_REFRESH_SECONDS):
                 await self._manager.initialize(last_failed_node_name=failed.name if failed else None)
-        except (RedisError, TimeoutError, OSError) as error:
+        except (RedisError, RedisClusterException, IndexError, TimeoutError, OSError) as error:
+            # IndexError: redis-py meets nodes that hold no slots yet.
             _logger.warning("No node tells who is in the Cluster: %s", error)
         else:
             self._keep_connections()
