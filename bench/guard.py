@@ -24,21 +24,21 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bench import stores, streams
 from bench.plan import CONNECTIONS, SECRET
 from bench.processes import HOST
 from streamlimit.dispatch import new_counters
+from streamlimit.heartbeat_protocol import HeartbeatProtocol
 from streamlimit.server import worker_app
 from streamlimit.settings import Settings
 
 BUDGET: Final = {
-    "instructions, alone, over bare": 3.9,
-    "instructions, in a crowd, over bare": 1.8,
-    "C functions, alone, over bare": 3.6,
-    "C functions, in a crowd, over bare": 2.0,
-    "writes to the client": 2.0,
+    "instructions, alone, over bare": 3.6,
+    "instructions, in a crowd, over bare": 1.4,
+    "C functions, alone, over bare": 3.1,
+    "C functions, in a crowd, over bare": 1.3,
+    "writes to the client": 1.0,
     "reads of the store, in a crowd": 0.05,
     "commands in the store, alone": 5.0,
     "commands in the store, in a crowd": 3.1,
@@ -161,7 +161,7 @@ async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any
     config = uvicorn.Config(
         *(app, HOST),
         factory=app != _BARE,
-        http="httptools",
+        http=HeartbeatProtocol if app != _BARE else "httptools",
         ws="none",
         lifespan="auto",
         log_config=None,
@@ -174,7 +174,8 @@ async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any
     server.lifespan = config.lifespan_class(config)
     await server.lifespan.startup()
     state = server.server_state, server.lifespan.state
-    clients = [Client(HttpToolsProtocol(config, *state)) for _ in range(CONNECTIONS)]
+    protocol: Any = config.http_protocol_class
+    clients = [Client(protocol(config, *state)) for _ in range(CONNECTIONS)]
     requests = itertools.cycle(f"POST {line} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for line in lines)
 
     async def send(crowd: int) -> None:

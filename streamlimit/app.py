@@ -22,7 +22,6 @@ from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import API_VERSION, document
 from streamlimit.ports import private
 from streamlimit.problems import NO_STORE, Problem
-from streamlimit.short_way import ShortWay
 from streamlimit.tracker import StreamTracker
 
 _logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def create_app(
         openapi: Response = request.app.state.openapi
         return openapi
 
-    app = ShortWay(
+    app = Starlette(
         routes=[*routes(), *map(private, [Route("/openapi.json", get_openapi), *docs.routes()])],
         middleware=[*cors.middleware(origins), Middleware(EncodedSlashGuard)],
         exception_handlers=dict.fromkeys(_HANDLED, _on_error),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from time import perf_counter
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -65,7 +66,11 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
 
 async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
     """`POST /v1/users/{user_id}/streams/{stream_id}/heartbeat`."""
-    beat = await tracker.heartbeat(request.path_params["user_id"], request.path_params["stream_id"])
+    beat = await tracker.heartbeat(
+        request.path_params["user_id"],
+        request.path_params["stream_id"],
+        spent_seconds=perf_counter() - request.state.started,
+    )
     if isinstance(beat, results.Lease):
         return _json(wire.Lease.of(beat))
     raise ended_problem(beat)

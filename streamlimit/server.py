@@ -24,6 +24,7 @@ from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
+from streamlimit.heartbeat_protocol import HeartbeatProtocol
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
@@ -74,7 +75,7 @@ def serve(settings: Settings) -> None:
             factory=True,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http=HeartbeatProtocol,
             ws="none",
             lifespan="on",
             log_config=_LOGGING,

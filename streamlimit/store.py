@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -111,9 +111,9 @@ class Store:
             _logger.warning("Left %d abandoned admissions to expire by themselves", len(self._owed))
         await self._topology.close()
 
-    def deadline(self) -> float:
-        """When an operation that begins now must be done, in the event loop's time."""
-        return asyncio.get_running_loop().time() + self._budget_seconds
+    def deadline(self, spent_seconds: float = 0) -> float:
+        """When an operation that began so long ago must be done, in the event loop's time."""
+        return asyncio.get_running_loop().time() + self._budget_seconds - spent_seconds
 
     async def run(self, call: Call, deadline: float | None = None) -> Any:
         """Run a script and return its reply.
@@ -144,20 +144,27 @@ class Store:
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
         raise StoreUnavailable("the store loses its data again and again")
 
-    async def heartbeat(self, beat: Beat, deadline: float) -> int | StoreUnavailable:
-        """Run heartbeat.lua for one stream, together with those that come at the same moment.
+    def heartbeat_soon(self, beat: Beat, answer: Callable[[int], None]) -> None:
+        """Run heartbeat.lua for one stream, together with those that come at the same moment, once and without a task.
 
-        The first attempt has no timer of its own, since `Lane` and `Node` answer in time.
+        There is no timer, since `Lane` and `Node` answer in time.
+
+        Args:
+            beat: The heartbeat.
+            answer: Called with the reply; 0 where there was none, or none to go by.
         """
+
+        def on_replies(replies: asyncio.Future[list[Any]]) -> None:
+            reply = None if replies.exception() else replies.result()[0]
+            answer(reply if type(reply) is int and beat.slot not in self._epochs.down else 0)
+
         try:
-            (reply,) = await self._topology.node(beat.slot).beats.submit((beat,))
-        except StoreOverloaded as error:  # to wait once more would make it look like an outage
-            self._attempts.complain(str(error))
-            return error
-        except (RedisError, StoreUnavailable, TimeoutError, OSError):
-            reply = None
-        if type(reply) is int and beat.slot not in self._epochs.down:
-            return reply
+            self._topology.node(beat.slot).beats.submit((beat,)).add_done_callback(on_replies)
+        except (StoreOverloaded, ClusterDownError):
+            answer(0)
+
+    async def heartbeat(self, beat: Beat, deadline: float) -> int | StoreUnavailable:
+        """Run heartbeat.lua for one stream."""
         (answer,) = await self._beat((beat,), deadline)
         return answer
 

@@ -191,15 +191,39 @@ class StreamTracker:
         call = self._calls.admission(user_id, dry_run="1", **given)
         return replies.check(await self._store.run(call))
 
-    async def heartbeat(self, user_id: str, stream_id: str) -> BeatResult:
+    def keep_live(self, user_id: str, stream_id: str, answer: Callable[[Lease | None], None]) -> None:
+        """Make one attempt at what `heartbeat` does, without a task: that would cost as much as the rest of it.
+
+        Args:
+            user_id: Whose stream.
+            stream_id: Its id.
+            answer: Called once, soon and in the event loop: with the lease, or with None where the stream was not found
+                live. Then `heartbeat` may bring it back, or says what became of it.
+        """
+
+        def on_reply(expires_at_ms: int) -> None:
+            answer(self._lease(stream_id, expires_at_ms) if expires_at_ms else None)
+
+        parsed = parse_stream_id(stream_id)
+        if parsed is None:
+            answer(None)
+        else:
+            self._store.heartbeat_soon(self._calls.beat(user_id, parsed), on_reply)
+
+    async def heartbeat(self, user_id: str, stream_id: str, *, spent_seconds: float = 0) -> BeatResult:
         """Keep a stream live for one more TTL, or bring it back where the store lost it.
 
         During an outage the lease of a genuine id only says "go on", where the rules allow that.
+
+        Args:
+            user_id: Whose stream.
+            stream_id: Its id.
+            spent_seconds: How much of the budget is gone already.
         """
         parsed = self._parse(user_id, stream_id)
         if parsed is None:
             return UnknownStream()
-        deadline = self._store.deadline()
+        deadline = self._store.deadline(spent_seconds)
         reply = await self._store.heartbeat(self._calls.beat(user_id, parsed), deadline)
         if not isinstance(reply, StoreUnavailable) and reply:
             return self._lease(stream_id, reply)
@@ -377,7 +401,7 @@ class StreamTracker:
         return stream
 
     def _lease(self, stream_id: str, expires_at_ms: int) -> Lease:
-        heartbeat_ms = round(self.rules.heartbeat_ms * random.uniform(0.85, 0.95))
+        heartbeat_ms = round(self.rules.heartbeat_ms * (0.85 + 0.1 * random.random()))
         return Lease(stream_id, expires_at_ms, self.rules.ttl_ms, heartbeat_ms)
 
 

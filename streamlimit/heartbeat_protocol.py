@@ -1,0 +1,90 @@
+"""uvicorn's HTTP protocol, which answers the heartbeats of live streams itself: 99 of 100 requests.
+
+It takes what such requests look like, and leaves the rest to the application: a stream that is not live, an id that is
+not well-formed, a body, a path that is percent-encoded, a web page that is to be told whether it may read the answer.
+A task, routing and two messages to send would cost more than the heartbeat itself.
+"""
+
+import re
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from streamlimit import dispatch, wire
+from streamlimit.fields import USER_ID_PATTERN
+from streamlimit.problems import NO_STORE
+from streamlimit.results import Lease
+from streamlimit.stream_id import STREAM_ID_PATTERN
+
+_PATH: Final = re.compile(rf"/v1/users/({USER_ID_PATTERN.replace('$', '/')})/streams/({STREAM_ID_PATTERN})/heartbeat")
+_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in NO_STORE.items())
+_LEFT_ALONE: Final = frozenset((b"origin", b"transfer-encoding", b"expect"))
+
+
+class HeartbeatProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Handle one request, whose head was read; the answer to the one before it is on its way.
+
+        Any other app than our own is uvicorn's, which refuses: too many connections are open.
+        """
+        start = super()._start_asgi_task
+        # Where the client reads no answers, the application waits until it does.
+        match = None if self.flow.write_paused or app is not self.app else _heartbeat(cycle.scope)
+        if match is None:
+            start(cycle, app)
+            return
+        started = perf_counter()
+        state = app.state
+
+        def answer(lease: Lease | None) -> None:
+            if lease:
+                self._answer(cycle, wire.lease_json(lease))
+                state.metrics.answered(dispatch.HEARTBEAT, 200, perf_counter() - started)
+            else:
+                cycle.scope[dispatch.SINCE] = started  # type: ignore[typeddict-unknown-key] # a key of our own
+                start(cycle, app)
+
+        state.tracker.keep_live(match[1], match[2], answer)
+
+    def _answer(self, cycle: RequestResponseCycle, body: bytes) -> None:
+        """Send 200, as `RequestResponseCycle.send` does."""
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.response_complete = True
+        head = _head(tuple(self.server_state.default_headers), cycle.keep_alive)
+        self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        cycle.on_response = _nothing  # it is the protocol's, which has the cycle
+
+
+def _heartbeat(scope: Any) -> "re.Match[str] | None":
+    if scope["method"] != "POST" or scope["root_path"]:
+        return None
+    match = _PATH.fullmatch(scope["path"])
+    # An encoded slash would be a part of the path here.
+    if match is None or b"%" in scope["raw_path"]:
+        return None
+    for name, value in scope["headers"]:
+        if name in _LEFT_ALONE or (name == b"content-length" and value != b"0"):
+            return None
+    return match
+
+
+@lru_cache(maxsize=4)
+def _head(default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) -> bytes:  # noqa: FBT001 - the cache is quicker so
+    """All up to the value of Content-Length; made once a second, since the date is in it."""
+    headers = [*default_headers, (b"content-type", b"application/json"), *_HEADERS]
+    if not keep_alive:
+        headers.append((b"connection", b"close"))
+    lines = (name + b": " + value for name, value in (*headers, (b"content-length", b"")))
+    return b"\r\n".join((b"HTTP/1.1 200 OK", *lines))
+
+
+def _nothing() -> None:
+    pass

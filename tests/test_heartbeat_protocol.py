@@ -1,0 +1,334 @@
+"""The protocol answers the heartbeats of live streams as the application does, which one with a body reaches."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple
+
+import pytest
+import uvicorn
+from redis.asyncio import Redis
+
+from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
+from streamlimit.app import create_app
+from streamlimit.heartbeat_protocol import HeartbeatProtocol, _heartbeat
+from streamlimit.results import Lease
+from tests.conftest import SECRET
+from tests.servers import PATIENCE_SECONDS
+from tests.web import INVENTED, STREAMS
+
+pytestmark = pytest.mark.anyio
+
+PATH = f"{STREAMS}/{INVENTED}/heartbeat"
+A_BODY: Final = "Content-Length: 1\r\n\r\n "
+NO_BODY: Final = "\r\n"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Connection(asyncio.Transport):
+    """A client's connection, without a socket."""
+
+    def __init__(self, protocol: HeartbeatProtocol) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.protocol = protocol
+        self.received = bytearray()
+        self.closed = False
+        self._changed = asyncio.Event()
+        protocol.connection_made(self)
+
+    def send(self, text: str) -> None:
+        self.protocol.data_received(text.encode())
+
+    async def post(self, path: str, rest: str = NO_BODY) -> Answer:
+        self.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{rest}")
+        return await self.answer()
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (found := self._whole_answer()) is None:
+                await self._change()
+        return found
+
+    async def end(self) -> str:
+        """All that comes until the service closes the connection."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not self.closed:
+                await self._change()
+        return self.received.decode()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _whole_answer(self) -> Answer | None:
+        head, end, rest = bytes(self.received).partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        length = int(headers.get("content-length", 0))
+        if not end or len(rest) < length:
+            return None
+        self.received = bytearray(rest[length:])
+        return Answer(int(first.split()[1]), headers, json.loads(rest[:length] or "null"))
+
+    def write(self, data: "bytes | bytearray | memoryview") -> None:
+        self.received += data
+        self._changed.set()
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+        self._changed.set()
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+Connect = Callable[[], Connection]
+
+
+@pytest.fixture
+async def server(fake_redis: Redis) -> AsyncIterator[uvicorn.Server]:
+    app = create_app(lambda: StreamTracker(fake_redis, [SECRET], Rules()))
+    config = uvicorn.Config(app, http=HeartbeatProtocol, proxy_headers=False, lifespan="off", log_config=None)
+    config.load()
+    server = uvicorn.Server(config)
+    await server.on_tick(0)  # writes the date
+    async with app.router.lifespan_context(app):
+        yield server
+
+
+@pytest.fixture
+def connect(server: uvicorn.Server) -> Connect:
+    return lambda: Connection(HeartbeatProtocol(server.config, server.server_state, {}))
+
+
+@pytest.fixture
+def connection(connect: Connect) -> Connection:
+    return connect()
+
+
+@pytest.fixture
+async def path(connection: Connection) -> str:
+    """Where a live stream has its heartbeats."""
+    answer = await connection.post(STREAMS)
+    return f"{STREAMS}/{answer.body['stream_id']}/heartbeat"
+
+
+@pytest.fixture
+def unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application has nothing to do."""
+
+    async def fail(*_: object, **__: object) -> Lease:
+        raise AssertionError
+
+    monkeypatch.setattr(StreamTracker, "heartbeat", fail)
+
+
+def told(answer: Answer) -> Any:
+    """All of an answer, but for what chance and the clock add to it."""
+    body = {name: value for name, value in answer.body.items() if name not in ("heartbeat_seconds", "expires_at")}
+    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+    return answer.status, [*answer.body], body, headers
+
+
+async def both_ways(connection: Connection, path: str) -> list[Answer]:
+    return [await connection.post(path, rest) for rest in (NO_BODY, A_BODY)]
+
+
+async def test_a_live_stream(connection: Connection, path: str) -> None:
+    short, long = await both_ways(connection, path)
+
+    assert short.status == 200
+    assert told(short) == told(long)
+
+
+@pytest.mark.usefixtures("unused")
+async def test_a_live_stream_needs_no_application(connection: Connection, path: str) -> None:
+    assert (await connection.post(path)).status == 200
+
+
+async def test_a_stream_that_the_store_lost(connection: Connection, path: str, fake_redis: Redis) -> None:
+    await fake_redis.delete("stream:{alice}:1")
+
+    assert (await connection.post(path)).status == 200
+
+
+async def test_a_stream_that_ended(connection: Connection, path: str) -> None:
+    connection.send(f"POST {path.removesuffix('heartbeat')}release HTTP/1.1\r\nHost: x\r\n\r\n")
+    await connection.answer()
+    short, long = await both_ways(connection, path)
+
+    assert (short.status, short.body["reason"]) == (410, "released")
+    assert told(short) == told(long)
+
+
+async def test_a_stream_that_was_never_issued(connection: Connection) -> None:
+    short, long = await both_ways(connection, PATH)
+
+    assert short.status == 404
+    assert told(short) == told(long)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreUnavailable("down"), 503), (StoreOverloaded("busy"), 503), (RuntimeError("a bug"), 500)]
+)
+async def test_an_error(connection: Connection, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
+    async def fail(*_: object, **__: object) -> Lease:
+        raise error
+
+    monkeypatch.setattr(StreamTracker, "heartbeat", fail)
+    short, long = await both_ways(connection, PATH)
+
+    assert short.status == status
+    assert told(short) == told(long)
+
+
+async def test_the_application_is_told_how_much_of_the_budget_is_gone(
+    connection: Connection, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = []
+
+    async def heartbeat(*_: object, spent_seconds: float) -> Lease:
+        spent.append(spent_seconds)
+        raise StoreUnavailable("down")
+
+    def keep_live(_: object, __: str, ___: str, answer: Callable[[Lease | None], None]) -> None:
+        asyncio.get_running_loop().call_later(0.05, answer, None)
+
+    monkeypatch.setattr(StreamTracker, "heartbeat", heartbeat)
+    monkeypatch.setattr(StreamTracker, "keep_live", keep_live)
+    await connection.post(path)
+
+    assert spent[0] >= 0.05
+
+
+async def test_both_are_counted_alike(connection: Connection, path: str) -> None:
+    await both_ways(connection, path)
+    await both_ways(connection, PATH)
+    connection.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    metrics = await connection.end()
+
+    for count in ('heartbeats_total{result="live"} 2.0', 'heartbeats_total{result="unknown"} 2.0'):
+        assert count in metrics
+
+
+@pytest.mark.usefixtures("unused")
+async def test_many_in_one_packet_are_answered_in_their_order(connection: Connection, path: str) -> None:
+    heartbeat = f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection.send(f"{heartbeat}GET /livez HTTP/1.1\r\nHost: x\r\n\r\n{heartbeat}{heartbeat}")
+    answers = [await connection.answer() for _ in range(4)]
+
+    assert [answer.status for answer in answers] == [200] * 4
+    assert ["stream_id" in answer.body for answer in answers] == [True, False, True, True]
+
+
+@pytest.mark.usefixtures("unused")
+@pytest.mark.parametrize("version", ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n"])
+async def test_a_client_that_wants_no_more_is_let_go(connection: Connection, path: str, version: str) -> None:
+    connection.send(f"POST {path} {version}\r\n")
+    answer = await connection.answer()
+
+    assert answer.headers["connection"] == "close"
+    assert connection.closed
+
+
+async def test_a_connection_on_which_nothing_comes_is_closed_later(connection: Connection, path: str) -> None:
+    await connection.post(path)
+
+    assert connection.protocol.timeout_keep_alive_task is not None
+
+
+@pytest.mark.usefixtures("unused")
+async def test_a_client_that_went_away_gets_no_answer(connect: Connect, path: str) -> None:
+    gone, other = connect(), connect()
+    gone.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+    gone.protocol.connection_lost(None)
+    await other.post(path)
+
+    assert not gone.received
+
+
+async def test_a_client_that_does_not_read_is_left_to_the_application_which_waits(
+    connection: Connection, path: str
+) -> None:
+    connection.protocol.pause_writing()
+    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert len(connection.protocol.tasks) == 1
+    connection.protocol.resume_writing()
+
+    assert (await connection.answer()).status == 200
+
+
+@pytest.mark.usefixtures("unused")
+async def test_a_heartbeat_under_way_is_answered_before_the_service_stops(connection: Connection, path: str) -> None:
+    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.protocol.shutdown()
+
+    assert (await connection.answer()).headers["connection"] == "close"
+    assert connection.closed
+
+
+@pytest.mark.usefixtures("unused")
+async def test_too_many_connections_are_refused(connect: Connect, path: str) -> None:
+    connection, _ = connect(), connect()
+    connection.protocol.limit_concurrency = 1
+    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert (await connection.end()).startswith("HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("heartbeat_ms", [27_000, 27_600, 25_501, 1])
+def test_a_lease_is_written_as_its_model_is(heartbeat_ms: int) -> None:
+    lease = Lease("10.AaIK2yA_A-26iN4Z5RI.ync0fIc30MlWgRcO", 1_763_949_752_007, 90_000, heartbeat_ms)
+
+    assert wire.lease_json(lease) == wire.Lease.of(lease).model_dump_json().encode()
+
+
+def scope(path: str = PATH, *headers: tuple[bytes, bytes], **other: Any) -> dict[str, Any]:
+    return {"method": "POST", "path": path, "raw_path": path.encode(), "root_path": "", "headers": headers} | other
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        scope(),
+        scope(PATH, (b"host", b"x"), (b"content-length", b"0"), (b"content-type", b"text/plain")),
+        scope(PATH.replace("alice", "a@b.example|c:+=~-_.")),
+        scope(PATH.replace("alice", "...")),
+    ],
+)
+def test_a_plain_heartbeat_is_known(request_: dict[str, Any]) -> None:
+    assert _heartbeat(request_)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        scope(method="GET"),
+        scope(root_path="/limits"),
+        scope(f"{PATH}/"),
+        scope(f"{PATH}\n"),
+        scope(f"/x{PATH}"),
+        scope(PATH.replace("alice", "a b")),
+        scope(PATH.replace("alice", "..")),
+        scope(PATH.replace("alice", "a" * 129)),
+        scope(PATH.replace(INVENTED, "1.x.y")),
+        scope(PATH, raw_path=PATH.replace("alice/", "alice%2F").encode()),
+        scope(PATH, (b"content-length", b"1")),
+        scope(PATH, (b"transfer-encoding", b"chunked")),
+        scope(PATH, (b"origin", b"https://tv.example")),
+        scope(PATH, (b"expect", b"100-continue")),
+    ],
+)
+def test_anything_else_is_left_to_the_application(request_: dict[str, Any]) -> None:
+    assert not _heartbeat(request_)
