@@ -1,6 +1,7 @@
 """Runs the service: the embedded store if wanted, a listening socket, and one or more worker processes."""
 
 import asyncio
+import gc
 import logging
 import logging.config
 import multiprocessing
@@ -30,6 +31,8 @@ from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
 
 _BACKLOG: Final = 2048
+_GARBAGE_THRESHOLD: Final = 20_000
+"""Objects between two collections; Python's own 700 are less than what one tick of the event loop has in hand."""
 _HEADERS: Final = [("X-Content-Type-Options", "nosniff")]
 """Of every answer. Put here, they cost no more than one bytes object."""
 _CTRL_C: Final = {signal.SIGINT}
@@ -122,6 +125,9 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
             settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
         )
 
+    # What was imported stays, and need not be looked at.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     return create_app(
         make_tracker,
         Authenticator.from_settings(settings),
