@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from redis.exceptions import (
@@ -25,6 +26,7 @@ from streamlimit.topology import Topology
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _COMPLAINT_SECONDS: Final = 10
+_NEARLY: Final = 0.99
 _OUTAGES: Final = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -72,6 +74,8 @@ class Attempts:
         attempt: Callable[[Node], Awaitable[_Reply]],
         deadline: float,
         doubt: Callable[[], None] = lambda: None,
+        *,
+        has_an_end: bool = False,
     ) -> _Reply:
         """Make an attempt at the server of a slot, again and again if need be.
 
@@ -80,6 +84,8 @@ class Attempts:
             attempt: What to try.
             deadline: In the event loop's time.
             doubt: Called where an attempt may have been carried out although it was not answered.
+            has_an_end: An attempt takes at most the budget by itself, so that one with all of it before it needs no
+                timer.
 
         Raises:
             StoreUnavailable: No usable answer by then.
@@ -87,10 +93,11 @@ class Attempts:
         clock = asyncio.get_running_loop().time
         known_outage = self._epochs.down_seconds(slot) > self._budget_seconds
         pause = _FIRST_PAUSE_SECONDS
+        needs_timer = not has_an_end or deadline - clock() < _NEARLY * self._budget_seconds
         while True:
             node = None
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline) if needs_timer else nullcontext():
                     node = self._topology.node(slot)
                     reply = await attempt(node)
             except asyncio.CancelledError:
@@ -115,6 +122,7 @@ class Attempts:
                 return reply
             await asyncio.sleep(pause)
             pause *= 2
+            needs_timer = True
 
     def failure(self, error: BaseException, node: Node | None = None) -> StoreUnavailable:
         """What callers are told; the log is told the cause."""

@@ -138,7 +138,9 @@ class Store:
             if call.in_epoch and self._epochs.must_meet(slot):
                 await self._attempts.make(slot, partial(self._epochs.meet_again, slot, ""), deadline)
             epoch = self._epochs.known(slot)
-            reply = await self._attempts.make(slot, partial(self._send, call, deadline), deadline, doubt)
+            send = partial(self._send, call, deadline)
+            # It waits at most for half of the budget to be sent, and for another half to be answered.
+            reply = await self._attempts.make(slot, send, deadline, doubt, has_an_end=True)
             if not call.in_epoch or reply != ["epoch"]:
                 return reply
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)

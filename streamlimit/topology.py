@@ -231,6 +231,7 @@ class _Pool:
 
     async def acquire(self) -> AbstractConnection:
         connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
+        connection.socket_timeout = None  # `Node` has one for the whole exchange; redis-py's makes a timer for each reply
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
@@ -246,6 +247,7 @@ class _NodePool:
 
     async def acquire(self) -> AbstractConnection:
         connection = self.node.acquire_connection()
+        connection.socket_timeout = None  # as above
         await self.node.disconnect_if_needed(connection)
         if connection.is_connected and await connection.can_read():
             await connection.disconnect()  # the server has closed it
