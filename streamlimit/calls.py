@@ -34,7 +34,8 @@ class Calls:
             "stale_below": self._rules.stale_below_ms,
             "enforce": _flag(self._rules.enforce),
         }
-        args = [(rules | given).get(name, "") for name in _ADMIT_ARGUMENTS]
+        rules |= given
+        args = [rules.get(name, "") for name in _ADMIT_ARGUMENTS]
         return self._call(ADMIT, user_id, args, in_epoch=True)
 
     def beat(self, user_id: str, stream_id: StreamId) -> Beat:

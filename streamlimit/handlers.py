@@ -4,10 +4,9 @@ import logging
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from streamlimit import metrics, problems, results, wire
@@ -52,7 +51,7 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
             if key is None and body.device_id is None and await request.is_disconnected():
                 _logger.debug("A client went away before it was admitted")
                 tracker.abandon(user_id, answer.lease.stream_id)
-            location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
+            location = f"/v1/users/{user_id.replace('|', '%7C')}/streams/{answer.lease.stream_id}"
             return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
         case results.LimitReached():
             raise problems.limit_reached(answer)
@@ -244,8 +243,13 @@ def _count(counted: Metrics, beats: Iterable[_Beat]) -> None:
 
 async def _read(request: Request, model: type[_Model], empty: _Model | None = None) -> _Model:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
+    is_whole = False
+    while not is_whole:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        is_whole = not message.get("more_body", False)
         if len(body) > request.state.max_body_bytes:
             raise problems.body_too_large()
     if not body and empty is not None:

@@ -21,7 +21,7 @@ class Keys:
 
     def __init__(self, prefix: str = "", seats: int = 10, tags: Sequence[str] = SINGLE_SERVER) -> None:
         self._prefix = f"{checked('key_prefix', check_key_prefix, prefix)}:" if prefix else ""
-        self._seats = [str(seat) for seat in range(1, seats + 1)]
+        self._seats = [f":{seat}" for seat in range(1, seats + 1)]
         self._clustered = len(tags) > 1
         self.epochs = tuple(f"{self._prefix}epoch:{{{tag}}}" for tag in tags)
         """The epoch key of each slot."""
@@ -46,7 +46,7 @@ class Keys:
         """The KEYS of every script that looks at a whole user: user, ended, epoch, seats 1 to `max_limit`."""
         stream = self._of("stream", user_id)
         epoch = self.epochs[self.slot(user_id)]
-        return [self.user(user_id), self.ended(user_id), epoch, *(f"{stream}:{seat}" for seat in self._seats)]
+        return [self.user(user_id), self.ended(user_id), epoch, *[stream + seat for seat in self._seats]]
 
     def _of(self, noun: str, user_id: str) -> str:
         return f"{self._prefix}{noun}:{{{checked('user_id', check_user_id, user_id)}}}"
