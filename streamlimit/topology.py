@@ -231,7 +231,8 @@ class _Pool:
 
     async def acquire(self) -> AbstractConnection:
         connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
-        connection.socket_timeout = None  # `Node` has one for the whole exchange; redis-py's makes a timer for each reply
+        # `Node` has one for the whole exchange; redis-py's would make a timer for each reply.
+        connection.socket_timeout = None
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:

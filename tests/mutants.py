@@ -420,7 +420,7 @@ MUTANTS: Final = (
         "min(stream_id.seat, self._rules.max_limit)",
         "stream_id.seat",
     ),
-    Mutant("all players send heartbeats together", TRACKER, "random.uniform(0.85, 0.95)", "1"),
+    Mutant("all players send heartbeats together", TRACKER, "(0.85 + 0.1 * random.random())", "0.9"),
     Mutant(
         "a resumed stream's new seat is not told", TRACKER, 'f"{stream.stream_ref}.{stream_id.sig}"', "str(stream_id)"
     ),

@@ -14,7 +14,7 @@ from streamlimit.token_keys import configured_keys, read_key_set
 from streamlimit.token_settings import ASYMMETRIC
 from streamlimit.tokens import TokenVerifier
 from tests.forged import forged
-from tests.issuer import AUDIENCE, ISSUER, SECRET, key_set, public_jwk, public_pem, token
+from tests.issuer import AUDIENCE, ISSUER, SECRET, base64url, key_set, public_jwk, public_pem, token
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +160,7 @@ async def test_keys_that_cannot_be_used_are_told(keys: str, algorithms: Sequence
         public_jwk("RS256", alg="PS256"),
         public_jwk("RS256", alg="none"),
         public_jwk("RS256", n="AQAB"),
+        public_jwk("RS256", n=base64url(b"\xc1" * 128)),
         public_jwk("RS256", d="AQAB"),
         public_jwk("ES256", crv="P-384"),
         public_jwk("ES256", x="AQAB"),
