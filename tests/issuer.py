@@ -41,6 +41,12 @@ def public_jwk(algorithm: str, name: str = "", **members: Any) -> dict[str, Any]
     return found | {"kid": algorithm + name, "use": "sig"} | members
 
 
+def private_jwk(algorithm: str) -> dict[str, Any]:
+    """A private key, as it must not stand in a set."""
+    found: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(private_key(algorithm), as_dict=True)
+    return found | {"kid": "private", "use": "sig"}
+
+
 def key_set(*members: dict[str, Any]) -> str:
     return json.dumps({"keys": members})
 
