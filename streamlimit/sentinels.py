@@ -12,11 +12,13 @@ class Sentinels(Sentinel):
     """Some Sentinels, all asked at once.
 
     redis-py takes the word of the first that answers, which may be the one that a partition has left alone with the old
-    primary. The latest failover that any of them knows is the last one.
+    primary. The latest failover that any of them knows, or knew when we asked before, is the last one.
     """
 
     down_after_seconds = 0.0
     """For so long a primary did not answer a Sentinel before that takes it for down."""
+
+    _last_named: dict[str, Any] | None = None
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """The address of the primary.
@@ -31,6 +33,10 @@ class Sentinels(Sentinel):
             told = "it is down" if states else "; ".join(map(str, answers))
             raise MasterNotFoundError(f"no Sentinel names a primary of {service_name!r} that is well: {told}")
         latest = max(well, key=lambda state: int(state["config-epoch"]))
+        last = self._last_named
+        if last and int(latest["config-epoch"]) < int(last["config-epoch"]) and len(states) < len(self.sentinels):
+            latest = last  # those who know better are late; Sentinels that were set up anew would all say the same
+        self._last_named = latest
         self.down_after_seconds = int(latest["down-after-milliseconds"]) / 1000
         return latest["ip"], latest["port"]
 
