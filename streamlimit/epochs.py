@@ -93,7 +93,7 @@ class Epochs:
             if self.must_meet(slot):
                 await self._meet(node, self._unmet(node))
             elif self._known[slot] == refused:
-                await self._meet(node, self._topology.slots(node))
+                await self._meet(node, [slot])
 
     async def probe(self, node: Node) -> int:
         """Prove that a server takes writes, and meet it as far as that is needed.
@@ -105,10 +105,7 @@ class Epochs:
             slots = self._topology.slots(node)
             if not slots:
                 return 0  # it has given them to others meanwhile
-            before = self._known[slots[0]]
             recovering_ms = await self._meet(node, self._unmet(node) or slots[:1])
-            if before and self._known[slots[0]] != before:
-                recovering_ms = await self._meet(node, slots)
         for slot in slots:
             self.down.pop(slot, None)
         return recovering_ms
@@ -120,6 +117,21 @@ class Epochs:
         return slot in self.down and self.down_seconds(slot) > self._outage_seconds
 
     async def _meet(self, node: Node, slots: Sequence[int]) -> int:
+        """Meet some slots of a server, and all of them where one has lost its data.
+
+        What was lost is noted when all of them are met: an interruption must not hide it from the next who asks.
+        """
+        lost: dict[int, str] = {}
+        recovering_ms = await self._ask(node, slots, lost)
+        if lost:
+            rest = set(self._topology.slots(node)).difference(slots)
+            recovering_ms = max(recovering_ms, await self._ask(node, sorted(rest), lost))
+        for slot, epoch in lost.items():
+            self._note(slot, epoch)
+        return recovering_ms
+
+    async def _ask(self, node: Node, slots: Sequence[int], lost: dict[int, str]) -> int:
+        """Ask for epochs, note those that go on, and put those that are others than we know into `lost`."""
         fresh = secrets.token_hex(8)
         recovering_ms = 0
         causes: dict[str, int] = {}
@@ -128,18 +140,23 @@ class Epochs:
             outages = [self._is_down_for_long(slot) for slot in part]
             commands = [self._command(slot, fresh, outage=outage) for slot, outage in zip(part, outages, strict=True)]
             replies = await node.exchange(commands)
+            now_ms = round(asyncio.get_running_loop().time() * 1000)
             for slot, outage, wanted, found in zip(part, outages, commands, replies, strict=True):
+                if not isinstance(found, RedisError):
+                    node.clock_ahead_ms = found[1] - now_ms
                 reply = await self._final(found, wanted)
                 if reply is None:
                     continue
                 epoch, now, recovering_until = reply
+                is_another = epoch != self._known[slot] != ""
                 left_ms = max(0, recovering_until - now)
-                if left_ms and (outage or (self._known[slot] and epoch != self._known[slot])):
+                if left_ms and (outage or is_another):
                     causes["was out of reach for long" if outage else "lost its data"] = left_ms
                 recovering_ms = max(recovering_ms, left_ms)
-                self._known[slot] = epoch
-                self.down.pop(slot, None)
-                node.clock_ahead_ms = now - round(asyncio.get_running_loop().time() * 1000)
+                if is_another:
+                    lost[slot] = epoch
+                else:
+                    self._note(slot, epoch)
         for cause, left_ms in causes.items():
             _logger.warning(
                 "%s %s: for %.1f s running streams resume and new admissions wait",
@@ -149,15 +166,20 @@ class Epochs:
             )
         return recovering_ms
 
+    def _note(self, slot: int, epoch: str) -> None:
+        self._known[slot] = epoch
+        self.down.pop(slot, None)
+
     def _command(self, slot: int, fresh: str, *, outage: bool) -> Command:
         return script_call(EPOCH, [self._keys[slot]], [self._known[slot], fresh, self._ttl_ms, "1" if outage else ""])
 
     async def _final(self, reply: Any, wanted: Command) -> Any:
-        """The reply, where need be from the server that takes over the slot; None where the slot has moved."""
-        if isinstance(reply, AskError):
-            (reply,) = await self._topology.asked(reply).exchange([wanted], asking=True)
+        """The reply, where need be from the server that takes over the slot; None where it moves on meanwhile."""
         if isinstance(reply, MovedError):
             await self._topology.moved(reply)
+        if isinstance(reply, AskError):  # MovedError is one
+            (reply,) = await self._topology.asked(reply).exchange([wanted], asking=True)
+        if isinstance(reply, AskError):
             return None
         if isinstance(reply, RedisError):
             raise reply

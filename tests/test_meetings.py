@@ -1,0 +1,155 @@
+"""How servers are met: which of their slots are asked for an epoch, and what an interruption leaves behind."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import AskError, MovedError
+
+from streamlimit.epochs import _AT_ONCE, Epochs
+from streamlimit.node import Command, Node
+from streamlimit.topology import Topology
+from tests.servers import PATIENCE_SECONDS
+
+pytestmark = pytest.mark.anyio
+
+SLOTS = 2 * _AT_ONCE
+QUIET = SLOTS - 1
+NOW_MS = 1_764_000_000_000
+
+
+class Server:
+    """One that keeps epochs, as epoch.lua does."""
+
+    def __init__(self) -> None:
+        self.name = "server"
+        self.meeting = asyncio.Lock()
+        self.clock_ahead_ms = 0
+        self.epochs: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.replies: list[Exception] = []
+        """What it says first, in place of an epoch."""
+        self.stuck_at = ""
+        self.is_stuck = asyncio.Event()
+
+    async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
+        del asking
+        return [await self._answer(command) for command in commands]
+
+    async def _answer(self, command: Command) -> Any:
+        words = command.packed.decode().split("\r\n")
+        key, fresh = words[8], words[12]
+        if key == self.stuck_at:
+            self.is_stuck.set()
+            await asyncio.Event().wait()
+        self.asked.append(key)
+        return self.replies.pop() if self.replies else [self.epochs.setdefault(key, fresh), NOW_MS, NOW_MS]
+
+    def lose(self) -> None:
+        self.epochs.clear()
+
+
+class OneServer:
+    """A topology in which one server has all slots, though another one may be named."""
+
+    def __init__(self) -> None:
+        self.server = self.other = Server()
+        self.moves: list[MovedError] = []
+
+    def slots(self, node: Node) -> Sequence[int]:
+        del node
+        return range(SLOTS)
+
+    def asked(self, error: AskError) -> Server:
+        del error
+        return self.other
+
+    async def moved(self, error: MovedError) -> None:
+        self.moves.append(error)
+
+
+class Meetings:
+    """Epochs on such a topology, all of whose slots were met."""
+
+    def __init__(self) -> None:
+        self.topology = OneServer()
+        self.server = self.topology.server
+        self.epochs = Epochs(
+            cast("Topology", self.topology), [f"epoch:{slot}" for slot in range(SLOTS)], ttl_ms=1000, outage_ms=500
+        )
+
+    async def meet(self, slot: int, refused: str | None = None) -> None:
+        refused = self.epochs.known(slot) if refused is None else refused
+        self.server.asked.clear()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.epochs.meet_again(slot, refused, cast("Node", self.server))
+
+    def knows(self, slot: int) -> bool:
+        """Whether what it knows of a slot is what the server has."""
+        return self.epochs.known(slot) == self.server.epochs.get(f"epoch:{slot}")
+
+
+@pytest.fixture
+async def meetings() -> Meetings:
+    meetings = Meetings()
+    await meetings.meet(0, "")
+    return meetings
+
+
+async def test_at_first_all_slots_are_asked(meetings: Meetings) -> None:
+    assert len(meetings.server.asked) == SLOTS
+    assert meetings.knows(QUIET)
+    assert meetings.server.clock_ahead_ms
+
+
+async def test_where_nothing_was_lost_only_the_slot_that_was_refused_is_asked(meetings: Meetings) -> None:
+    """As where the call was late: of many callers that wait, each would otherwise ask for all slots in turn."""
+    await meetings.meet(5)
+
+    assert meetings.server.asked == ["epoch:5"]
+
+
+async def test_where_one_slot_was_lost_all_are_asked_once(meetings: Meetings) -> None:
+    meetings.server.lose()
+    await meetings.meet(5)
+
+    assert sorted(meetings.server.asked) == sorted(f"epoch:{slot}" for slot in range(SLOTS))
+    assert meetings.knows(5)
+    assert meetings.knows(QUIET)
+
+
+async def test_an_interruption_does_not_hide_the_loss_of_quiet_slots(meetings: Meetings) -> None:
+    meetings.server.lose()
+    meetings.server.stuck_at = f"epoch:{QUIET}"
+    meeting = asyncio.create_task(meetings.meet(5))
+    await meetings.server.is_stuck.wait()
+    meeting.cancel()
+    await asyncio.wait([meeting])
+    assert not meetings.knows(5)  # so the next call in this slot is refused, and it is met again
+    meetings.server.stuck_at = ""
+    await meetings.meet(5)
+
+    assert meetings.knows(QUIET)
+
+
+async def test_an_interruption_of_the_first_meeting_loses_nothing_of_it() -> None:
+    meetings = Meetings()
+    meetings.server.stuck_at = f"epoch:{QUIET}"
+    meeting = asyncio.create_task(meetings.meet(0, ""))
+    await meetings.server.is_stuck.wait()
+    meeting.cancel()
+    await asyncio.wait([meeting])
+
+    assert meetings.knows(0)
+    assert not meetings.epochs.known(QUIET)
+
+
+async def test_a_slot_that_moved_is_met_where_it_is_now(meetings: Meetings) -> None:
+    meetings.topology.other = other = Server()
+    other.epochs["epoch:5"] = meetings.epochs.known(5)
+    meetings.server.replies = [MovedError("5 127.0.0.1:6379")]
+    await meetings.meet(5)
+
+    assert other.asked == ["epoch:5"]
+    assert [error.slot_id for error in meetings.topology.moves] == [5]
