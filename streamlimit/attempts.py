@@ -99,21 +99,23 @@ class Attempts:
             try:
                 async with asyncio.timeout_at(deadline) if needs_timer else nullcontext():
                     node = self._topology.node(slot)
-                    reply = await attempt(node)
+                    try:
+                        reply = await attempt(node)
+                    except MovedError as error:
+                        await self._topology.moved(error)
+                        raise
             except asyncio.CancelledError:
                 doubt()
                 raise
-            except StoreOverloaded as error:
+            except StoreUnavailable as error:
                 self.complain(str(error))
                 raise
             except (RedisError, TimeoutError, OSError) as error:
-                is_outage = _is_outage(error)
-                if is_outage:
+                is_passing_outage = _is_outage(error)
+                if is_passing_outage:
                     doubt()
                     self._note_outage(slot, node)
-                elif isinstance(error, MovedError):
-                    await self._topology.moved(error)
-                repeatable = isinstance(error, _PASSING) or (is_outage and not known_outage)
+                repeatable = isinstance(error, _PASSING) or (is_passing_outage and not known_outage)
                 if not repeatable or clock() + pause >= deadline:
                     raise self.failure(error, node) from error
             else:
@@ -147,8 +149,13 @@ class Attempts:
 
 def may_be_answered_later(failure: StoreUnavailable) -> bool:
     """Whether the server may answer when it is back; what it refused it will refuse again."""
+    return isinstance(failure, StoreOverloaded) or is_outage(failure)
+
+
+def is_outage(failure: StoreUnavailable) -> bool:
+    """Whether a server was out of reach for now, which a call that it refuses, or too many of ours, are not."""
     cause = failure.__cause__
-    return isinstance(failure, StoreOverloaded) or isinstance(cause, _PASSING) or _is_outage(cause)
+    return isinstance(cause, _PASSING) or _is_outage(cause)
 
 
 def _is_outage(error: BaseException | None) -> bool:

@@ -99,7 +99,7 @@ class Node:
         self.name = name
         self._connections = connections
         self.clock_ahead_ms = 0
-        """Of the event loop's clock."""
+        """Of the event loop's clock; 0 until it is met, so that what must not be late is refused, and it is met."""
         self.meeting = asyncio.Lock()
         self._ttl_ms = ttl_ms
         self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
@@ -189,7 +189,7 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[Command])
         except RedisConnectionError:
             raise
         except RedisError as error:
-            if not connection.is_connected:
-                raise  # it was no reply
+            if not connection.is_connected:  # it was no reply, or none that can be read
+                raise RedisConnectionError(f"broken off: {error}") from error
             replies.append(error)
     return replies

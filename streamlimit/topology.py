@@ -11,6 +11,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisClusterException, RedisError
 
+from streamlimit.errors import StoreUnavailable
 from streamlimit.node import Node
 from streamlimit.sentinels import PrimaryPool
 
@@ -18,6 +19,8 @@ _REFRESH_SECONDS: Final = 2
 _BETWEEN_REFRESHES_SECONDS: Final = 0.25
 _FOLLOW_SECONDS: Final = 0.5
 """How often Sentinels are asked although all is well: what a primary takes after it was replaced is lost."""
+
+_IS_A_CLUSTER: Final = "the server is one of a Cluster: give its address as redis+cluster://HOST:PORT"
 
 MakeNode = Callable[..., Node]
 _logger = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ class Topology(Protocol):
         """What a node holds."""
 
     async def moved(self, error: MovedError) -> None:
-        """A server said that another one holds a slot."""
+        """A server said that another one holds a slot; raise StoreUnavailable where that cannot be followed."""
 
     def asked(self, error: AskError) -> Node:
         """The server that takes over a slot just now."""
@@ -75,11 +78,11 @@ class SingleServer:
 
     async def moved(self, error: MovedError) -> None:
         """Not said by a server that is no part of a Cluster."""
-        raise error
+        raise StoreUnavailable(_IS_A_CLUSTER) from error
 
     def asked(self, error: AskError) -> Node:
         """Not said, either."""
-        raise error
+        raise StoreUnavailable(_IS_A_CLUSTER) from error
 
     def look_again(self, failed: Node | None) -> None:
         """Nothing to find."""
@@ -249,9 +252,13 @@ class _NodePool:
     async def acquire(self) -> AbstractConnection:
         connection = self.node.acquire_connection()
         connection.socket_timeout = None  # as above
-        await self.node.disconnect_if_needed(connection)
-        if connection.is_connected and await connection.can_read():
-            await connection.disconnect()  # the server has closed it
+        try:
+            await self.node.disconnect_if_needed(connection)
+            if connection.is_connected and await connection.can_read():
+                await connection.disconnect()  # the server has closed it
+        except BaseException:
+            self.node.release(connection)
+            raise
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:

@@ -206,3 +206,12 @@ async def test_atomic_migration_under_load_is_noticed_by_nobody(empty: Cluster, 
 
     assert Counter(event.status for event in audience.events).keys() <= {200, 201, 204, 409}
     assert violations(audience) == []
+
+
+async def test_a_node_of_a_cluster_is_no_server_alone(empty: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the URL says redis:// the log says what to write instead."""
+    other = other_than(empty.primary_of(KEY), empty)
+    async with StreamTracker.from_url(f"redis://{other.host}:{PORT}", [SECRET], RULES) as tracker:
+        with pytest.raises(StoreUnavailable, match=r"redis\+cluster://"):
+            await tracker.admit("alice")
+    assert "redis+cluster://" in caplog.text
