@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from redis.asyncio import Redis, RedisCluster
 
 from streamlimit import hash_slots, replies
+from streamlimit.attempts import is_outage
 from streamlimit.calls import Calls
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
@@ -152,8 +153,8 @@ class StreamTracker:
         ref_limit = self.rules.limit if limit is None else limit
         try:
             reply = await self._decide(user_id, wanted, ref_limit, retry=idempotency_key is not None)
-        except StoreUnavailable:
-            if self.rules.on_outage == "deny" or ref_limit == 0:
+        except StoreUnavailable as error:
+            if not self._allows(error) or ref_limit == 0:
                 raise
             given = {"device_id": device_id, "device_name": device_name, "content_id": content_id}
             stream = self._provisional(user_id, StreamId(1, mint_ref(ref_limit)), **given)
@@ -287,8 +288,8 @@ class StreamTracker:
             return UnknownStream()
         try:
             reply = await self._store.run(self._calls.resume(user_id, parsed, dry_run=True), deadline)
-        except StoreUnavailable:
-            if not self._may_go_on(user_id, parsed):
+        except StoreUnavailable as error:
+            if not self._may_go_on(user_id, parsed, error):
                 raise
             return self._provisional(user_id, parsed)
         return replies.found(user_id, reply)
@@ -369,13 +370,17 @@ class StreamTracker:
 
     def _in_outage(self, user_id: str, stream_id: StreamId, error: StoreUnavailable) -> Lease | StoreUnavailable:
         """The answer to a heartbeat that the store did not give."""
-        if not self._may_go_on(user_id, stream_id):
+        if not self._may_go_on(user_id, stream_id, error):
             return error
         return self._lease(str(stream_id), self._provisional(user_id, stream_id).expires_at_ms)
 
-    def _may_go_on(self, user_id: str, stream_id: StreamId) -> bool:
+    def _may_go_on(self, user_id: str, stream_id: StreamId, error: StoreUnavailable) -> bool:
         """Whether a stream that nobody can be asked about goes on."""
-        return self.rules.on_outage == "allow" and self._signer.is_genuine(user_id, stream_id)
+        return self._allows(error) and self._signer.is_genuine(user_id, stream_id)
+
+    def _allows(self, error: StoreUnavailable) -> bool:
+        """Whether what the store did not answer is allowed."""
+        return self.rules.on_outage == "allow" and is_outage(error)
 
     def _parse(self, user_id: str, stream_id: str) -> StreamId | None:
         """Read a stream id; a bad user id is told first."""

@@ -390,13 +390,9 @@ MUTANTS: Final = (
         "and 'expired' or 'expired'",
     ),
     # The tracker and the store.
-    Mutant("an outage lets everybody in", TRACKER, 'if self.rules.on_outage == "deny" or ref_limit == 0:', "if False:"),
-    Mutant(
-        "an outage keeps invented streams",
-        TRACKER,
-        'self.rules.on_outage == "allow" and self._signer.is_genuine(user_id, stream_id)',
-        'self.rules.on_outage == "allow"',
-    ),
+    Mutant("an outage lets everybody in", TRACKER, "if not self._allows(error) or ref_limit == 0:", "if False:"),
+    Mutant("an error that is no outage lets everybody in", TRACKER, " and is_outage(error)", ""),
+    Mutant("an outage keeps invented streams", TRACKER, " and self._signer.is_genuine(user_id, stream_id)\n", "\n"),
     Mutant("an unknown outcome is not undone", TRACKER, "if call.in_doubt and not settled:", "if False:"),
     Mutant("a lost answer is not in doubt", STORE, "            call.in_doubt = True", "            return"),
     Mutant("a lost script is not loaded again", NODE, "if isinstance(reply, NoScriptError)]", "if False]"),

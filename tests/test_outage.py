@@ -4,12 +4,14 @@ import dataclasses
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from redis.asyncio import Redis
 
 from streamlimit import Lease, Stream, StreamEnded, StreamTracker, UnknownStream
-from streamlimit.errors import StoreUnavailable
+from streamlimit.errors import StoreOverloaded, StoreUnavailable
+from streamlimit.lane import Lane
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, single, until
 from tests.servers import KEPT, RedisServer, Service, running, serving, valkey
@@ -136,6 +138,24 @@ async def test_by_default_new_streams_are_denied(server: RedisServer) -> None:
             await tracker.heartbeat("alice", stream_id)
         with pytest.raises(StoreUnavailable):
             await tracker.get("alice", stream_id)
+
+
+async def test_an_error_that_is_no_outage_lets_nobody_in(tracker: StreamTracker, operator: Redis) -> None:
+    """A key of a wrong type, made by hand."""
+    await operator.set("user:{alice}", "3")
+
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await tracker.admit("alice")
+
+
+async def test_too_many_calls_of_our_own_are_no_outage(tracker: StreamTracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: object) -> NoReturn:
+        raise StoreOverloaded("too many")
+
+    monkeypatch.setattr(Lane, "submit", submit)
+
+    with pytest.raises(StoreOverloaded):
+        await tracker.admit("alice")
 
 
 async def test_an_invented_id_takes_no_seat_afterwards(tracker: StreamTracker, server: RedisServer) -> None:
