@@ -33,6 +33,7 @@ _CLOSE_SECONDS: Final = 5
 _MAX_MEETINGS: Final = 3
 _MAX_OWED: Final = 10_000
 _OWED_AT_ONCE: Final = 100
+_LEFT: Final = "Left %d admissions in doubt: their streams, if there are any, expire by themselves"
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Store:
             self._topology, self._epochs, budget_seconds=budget_seconds, on_outage=self._start_repair
         )
         self._ttl_ms = ttl_ms
-        self._owed: deque[Call] = deque(maxlen=_MAX_OWED)
+        self._owed: deque[Call] = deque()
         self._repair: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -108,7 +109,7 @@ class Store:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pay()
         if self._owed:
-            _logger.warning("Left %d abandoned admissions to expire by themselves", len(self._owed))
+            _logger.warning(_LEFT, len(self._owed))
         await self._topology.close()
 
     def deadline(self, spent_seconds: float = 0) -> float:
@@ -215,7 +216,10 @@ class Store:
 
     def owe(self, call: Call) -> None:
         """Run a script later, as soon as the store answers."""
-        self._owed.append(call)
+        if len(self._owed) < _MAX_OWED:
+            self._owed.append(call)
+        else:
+            self._attempts.complain("too many admissions are in doubt: some may hold their seats for a TTL")
         self._start_repair()
 
     async def _send(self, call: Call, deadline: float, node: Node) -> Any:
@@ -291,13 +295,13 @@ class Store:
                 await asyncio.sleep(_PROBE_SECONDS)
 
     def _down_slots(self) -> Iterable[int]:
-        """One slot of each server that is down, and those that no server holds."""
-        by_server: dict[Node | int, int] = {}
+        """One slot of each server that is down, and one of those that no server holds."""
+        by_server: dict[Node | None, int] = {}
         for slot in self._epochs.down:
             try:
                 by_server.setdefault(self._topology.node(slot), slot)
             except ClusterDownError:
-                by_server[slot] = slot
+                by_server.setdefault(None, slot)
         return by_server.values()
 
     async def _probe(self, slot: int) -> None:
@@ -318,8 +322,8 @@ class Store:
                 (call, reply) for call, reply in zip(batch, replies, strict=True) if isinstance(reply, StoreUnavailable)
             ]
             unanswered = [call for call, failure in failed if may_be_answered_later(failure)]
-            if len(failed) > len(unanswered):
-                _logger.warning("Left %d abandoned admissions to expire by themselves", len(failed) - len(unanswered))
+            if refused := sum(isinstance(reply, Exception) for reply in replies) - len(unanswered):
+                _logger.warning(_LEFT, refused)
             if unanswered:
                 self._owed.extend(unanswered)
                 return

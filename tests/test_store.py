@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ClusterDownError
 
 from streamlimit import (
     Admission,
@@ -226,6 +227,33 @@ async def test_what_is_owed_is_done_at_shutdown(server: RedisServer, operator: R
         await cancel_an_admission(tracker, server)
 
     assert await operator.exists("ended:{alice}") == 1
+
+
+async def test_more_than_can_be_owed_is_told_to_the_log(
+    tracker: StreamTracker, server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("streamlimit.store._MAX_OWED", 1)
+    stream_id = (await admitted(tracker)).lease.stream_id
+    server.signal(signal.SIGSTOP)
+    for _ in range(2):
+        tracker.abandon("alice", stream_id)
+    server.signal(signal.SIGCONT)
+
+    assert "too many admissions are in doubt" in caplog.text
+
+
+async def test_slots_that_nobody_holds_are_looked_at_together(
+    tracker: StreamTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def node(*_: object) -> NoReturn:
+        raise ClusterDownError("nobody holds it")
+
+    store = tracker._store
+    with monkeypatch.context() as patches:
+        patches.setattr(store._epochs, "down", {1: 0.0, 2: 0.0, 3: 0.0})
+        patches.setattr(store._topology, "node", node)
+
+        assert len([*store._down_slots()]) == 1
 
 
 async def test_a_shutdown_does_not_wait_for_a_repair_that_a_library_keeps_from_being_cancelled(
