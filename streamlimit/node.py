@@ -20,7 +20,7 @@ PATIENCE: Final = 0.5
 """The part of an operation's budget for which a call may wait to be sent, and then for its answer."""
 
 _MAX_CALLS: Final = 64
-_BEATS_IN_FLIGHT: Final = 4
+_BEATS_IN_FLIGHT: Final = 2
 _CALLS_IN_FLIGHT: Final = 16
 _MAX_WAITING: Final = 10_000
 _MAX_LOADINGS: Final = 3
