@@ -29,7 +29,7 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 def missing(tool: str) -> NoReturn:
     """Skip the test; where CI runs, everything must be there."""
-    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl chromium faketime wrk"
+    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl chromium faketime wrk nginx"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,0 +1,90 @@
+"""A real nginx with the configuration of docs/nginx, for the tests."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.conftest import missing
+from tests.documents import ROOT
+from tests.nodes import Certificates
+from tests.servers import free_port, wait_for
+
+CONFIGURATIONS: Final = ROOT / "docs" / "nginx"
+HOSTS: Final = ("limits.example", "video.example", "127.0.0.1")
+
+
+class Nginx:
+    """One process with api.conf, and edge.conf if wanted. Only names, files and addresses are other ones than there.
+
+    Args:
+        directory: For all its files.
+        upstream: The port of the service.
+        *names: The configurations.
+        replace: What else is to be changed, for one test.
+    """
+
+    def __init__(self, directory: Path, upstream: int, *names: str, replace: Mapping[str, str] | None = None) -> None:
+        binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        if binary is None:
+            missing("nginx")
+        self.certificates = Certificates.issue(directory, HOSTS)
+        self.ports = {name: free_port() for name in names}
+        self.videos = directory / "video"
+        self.logs = directory / "logs"
+        for new in (self.videos, self.logs, directory / "cache", directory / "temporary"):
+            new.mkdir()
+        included = []
+        for name, port in self.ports.items():
+            text = (CONFIGURATIONS / f"{name}.conf").read_text()
+            for old, changed in (replace or {}).items():
+                text = text.replace(old, changed)
+            text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+            text = text.replace("server 127.0.0.1:8080;", f"server 127.0.0.1:{upstream};")
+            text = re.sub(r"/etc/nginx/\S+\.(pem|key);", f"{self.certificates.server};", text)
+            text = text.replace("/var/log/nginx", str(self.logs)).replace("/srv/video", str(self.videos))
+            text = text.replace("/var/cache/nginx/streamlimit", str(directory / "cache"))
+            (directory / f"{name}.conf").write_text(text)
+            included.append(f"include {directory / name}.conf;")
+        temporary = "".join(
+            f"{kind}_temp_path {directory / 'temporary' / kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        user = "user root;\n" if os.geteuid() == 0 else ""
+        (directory / "nginx.conf").write_text(
+            f"{user}daemon off;\nworker_processes 1;\npid {directory / 'pid'};\nerror_log {directory / 'error.log'};\n"
+            f"events {{}}\nhttp {{\ndefault_type application/octet-stream;\n{temporary}{chr(10).join(included)}\n}}\n"
+        )
+        self.command = [binary, "-p", str(directory), "-e", str(directory / "error.log")]
+        self.command += ["-c", str(directory / "nginx.conf")]
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
+        for port in self.ports.values():
+            wait_for(lambda port=port: self._is_up(port), "nginx")  # type: ignore[misc] # bound at once
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+    def _is_up(self, port: int) -> bool:
+        assert self._process.poll() is None
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+
+@contextmanager
+def fronting(nginx: Nginx) -> Iterator[Nginx]:
+    nginx.start()
+    try:
+        yield nginx
+    finally:
+        nginx.stop()
