@@ -1,7 +1,7 @@
 """The primary that Sentinels name, by the word of all of them: who was replaced may not know it, and go on."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
@@ -28,17 +28,17 @@ class Sentinels(Sentinel):
         """
         answers = await asyncio.gather(*(self._ask(one, service_name) for one in self.sentinels))
         states = [one for one in answers if isinstance(one, dict)]
-        well = [one for one in states if self.check_master_state(one, service_name)]
-        if not well:
+        known = states
+        if len(states) < len(self.sentinels) and self._last_named:
+            known = [*states, self._last_named]  # those who know better may be late
+        latest = max(map(_failover, known), default=0)
+        well = [one for one in known if _failover(one) == latest and self.check_master_state(one, service_name)]
+        if not states or not well:
             told = "it is down" if states else "; ".join(map(str, answers))
             raise MasterNotFoundError(f"no Sentinel names a primary of {service_name!r} that is well: {told}")
-        latest = max(well, key=lambda state: int(state["config-epoch"]))
-        last = self._last_named
-        if last and int(latest["config-epoch"]) < int(last["config-epoch"]) and len(states) < len(self.sentinels):
-            latest = last  # those who know better are late; Sentinels that were set up anew would all say the same
-        self._last_named = latest
-        self.down_after_seconds = int(latest["down-after-milliseconds"]) / 1000
-        return latest["ip"], latest["port"]
+        self._last_named = named = well[0]
+        self.down_after_seconds = int(named["down-after-milliseconds"]) / 1000
+        return named["ip"], named["port"]
 
     async def _ask(self, sentinel: Any, service_name: str) -> dict[str, Any] | Exception:
         try:
@@ -47,6 +47,11 @@ class Sentinels(Sentinel):
             return error
         state = named.get(service_name)
         return cast("dict[str, Any]", state) if state else RedisError(f"{service_name!r} is not known")
+
+
+def _failover(state: Mapping[str, Any]) -> int:
+    """The number of the failover that a Sentinel knows as the last one."""
+    return int(state["config-epoch"])
 
 
 class PrimaryPool(SentinelConnectionPool):
