@@ -86,7 +86,7 @@ class EncodedSlashGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and b"%2f" in scope.get("raw_path", b"").lower():
+        if scope["type"] == "http" and b"%2f" in (scope.get("raw_path") or b"").lower():
             response = _respond(Request(scope), problems.invalid([("path", "must not contain an encoded slash (%2F)")]))
             await response(scope, receive, send)
         else:

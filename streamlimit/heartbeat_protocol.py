@@ -20,11 +20,26 @@ from streamlimit.stream_id import STREAM_ID_PATTERN
 
 _PATH: Final = re.compile(rf"/v1/users/({USER_ID_PATTERN.replace('$', '/')})/streams/({STREAM_ID_PATTERN})/heartbeat")
 _HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in NO_STORE.items())
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of the request line and the headers, beyond what comes at once (256 KiB at most)."""
+
 _LEFT_ALONE: Final = frozenset((b"origin", b"transfer-encoding", b"expect"))
 
 
 class HeartbeatProtocol(HttpToolsProtocol):
     """One connection."""
+
+    _head_bytes = 0
+    """Of a head that has come in pieces so far, but for the first."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come. The parser would keep a head of any size."""
+        head_goes_on = self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
+        self._head_bytes = self._head_bytes + len(data) if head_goes_on else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("The request line and headers are too long.")
+        else:
+            super().data_received(data)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Handle one request, whose head was read; the answer to the one before it is on its way.

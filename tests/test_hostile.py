@@ -1,0 +1,187 @@
+"""What strangers may send to the port: each is refused, or does what it may do, and nothing breaks, stays or grows."""
+
+import contextlib
+import gzip
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis import Redis
+
+from tests.servers import PATIENCE_SECONDS, Service, serving, wait_for
+from tests.web import INVENTED, STREAMS
+
+pytestmark = pytest.mark.slow
+
+MIB: Final = 1024 * 1024
+HUGE: Final = 200
+"""MiB"""
+HOST: Final = "Host: x\r\n"
+BODY: Final = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+ADMISSION: Final = f"POST {STREAMS} HTTP/1.1\r\n{HOST}"
+HEARTBEAT: Final = f"POST {STREAMS}/{INVENTED}/heartbeat HTTP/1.1\r\n{HOST}"
+BOMB: Final = gzip.compress(b'{"device_id": "' + b"a" * 10 * MIB + b'"}')
+
+REFUSED: Final = {
+    "no HTTP": "*1\r\n$8\r\nFLUSHALL\r\n\r\n",
+    "inline commands of Redis": "EVAL \"return redis.call('FLUSHALL')\" 0\r\n\r\n",
+    "the preface of HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/9.9": f"POST {STREAMS} HTTP/9.9\r\n{HOST}{BODY}",
+    "a made-up method": f"FROB {STREAMS} HTTP/1.1\r\n{HOST}{BODY}",
+    "a method in small letters": f"post {STREAMS} HTTP/1.1\r\n{HOST}{BODY}",
+    "CONNECT": f"CONNECT x:6379 HTTP/1.1\r\n{HOST}\r\n",
+    "an asterisk": f"OPTIONS * HTTP/1.1\r\n{HOST}\r\n",
+    "two lengths": f"{ADMISSION}Content-Length: 3\r\n{BODY}",
+    "a negative length": f"{ADMISSION}Content-Length: -2\r\n\r\n{{}}",
+    "a length with a sign": f"{ADMISSION}Content-Length: +2\r\n\r\n{{}}",
+    "a length that is no number": f"{ADMISSION}Content-Length: 0x2\r\n\r\n{{}}",
+    "a length beyond 64 bits": f"{ADMISSION}Content-Length: {2**64}\r\n\r\n{{}}",
+    "a length and chunks": f"{ADMISSION}Transfer-Encoding: chunked\r\n{BODY}\r\n0\r\n\r\n",
+    "chunks that are not the last coding": f"{ADMISSION}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "a made-up coding": f"{ADMISSION}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "a chunk of no size": f"{ADMISSION}Transfer-Encoding: chunked\r\n\r\nx\r\n{{}}\r\n0\r\n\r\n",
+    "a folded header": f"{ADMISSION}X-A: a\r\n b\r\n{BODY}",
+    "a header without a name": f"{ADMISSION}: a\r\n{BODY}",
+    "a blank before the colon": f"{ADMISSION}Content-Length : 2\r\n\r\n{{}}",
+    "NUL in a header": f"{ADMISSION}X-A: \0\r\n{BODY}",
+    "a bare carriage return in a header": f"{ADMISSION}X-A: a\rb\r\n{BODY}",
+    "NUL in the path": f"POST /v1/users/al\0ice/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a blank in the path": f"POST /v1/users/al ice/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "no UTF-8 in the path": f"POST /v1/users/al%ff%feice/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "overlong UTF-8 in the path": f"POST /v1/users/a%c0%afb/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a slash encoded once": f"POST /v1/users/bob%2Fstreams%2Fx/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a slash encoded twice": f"POST /v1/users/bob%252Fx/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "dots": f"POST /v1/users/../users/bob/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "encoded dots": f"POST /v1/users/%2e%2e/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "braces": f"POST /v1/users/%7Bbob%7D/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a glob": f"POST /v1/users/*/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a look-alike": f"POST /v1/users/%D0%B0lice/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "letters that turn the direction": f"POST /v1/users/%E2%80%AEbob/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "letters that nobody sees": f"POST /v1/users/bob%E2%80%8B/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a command in the path": f"POST /v1/users/bob%0D%0AFLUSHALL%0D%0A/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a script in the path": f"POST /v1/users/')%20redis.call('FLUSHALL')/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a long path": f"POST /v1/users/{'a' * 100_000}/streams HTTP/1.1\r\n{HOST}{BODY}",
+    "a body that is packed": f"{ADMISSION}Content-Encoding: gzip\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(BOMB)}\r\n\r\n",
+    "an invented stream": f"{HEARTBEAT}\r\n",
+    "a resource of nobody": f"GET /..;/metrics HTTP/1.1\r\n{HOST}\r\n",
+}
+"""Heads and bodies that are no request which might do anything."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(Service(tmp_path_factory.mktemp("hostile"))) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def store(service: Service) -> Iterator[Redis]:
+    with Redis(port=service.embedded_port) as store:
+        yield store
+
+
+def send(service: Service, parts: Iterable[bytes]) -> bytes:
+    """Send parts, and return the beginning of the answer; empty where the service closes before we have read it."""
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS) as connection,
+    ):
+        with contextlib.suppress(ConnectionError):  # it need not read what it refuses
+            for part in parts:
+                connection.sendall(part)
+        return connection.recv(65_536)
+    return b""
+
+
+def send_and_go(service: Service, part: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(part)
+
+
+@contextmanager
+def at_most(mebibytes: int, service: Service) -> Iterator[None]:
+    """The service needs no more memory than this beyond what it has, not even for a moment."""
+    (Path("/proc") / str(service.process.pid) / "clear_refs").write_text("5")
+    before = peak_bytes(service)
+    yield
+    assert peak_bytes(service) - before < mebibytes * MIB
+
+
+def peak_bytes(service: Service) -> int:
+    status = (Path("/proc") / str(service.process.pid) / "status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_request_of_ours_is_refused(service: Service, store: Redis, what: str) -> None:
+    before = store.dbsize()
+    content = BOMB if "packed" in what else b""
+    said = send(service, [REFUSED[what].encode("latin-1"), content])
+    first_line = said.partition(b"\r\n")[0]
+
+    assert first_line.startswith(b"HTTP/1.1 4"), said
+    assert store.dbsize() == before
+    assert service.http.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("end", range(1, len(ADMISSION + BODY), 7))
+def test_a_client_may_go_at_any_moment(service: Service, store: Redis, end: int) -> None:
+    before = store.dbsize()
+    send_and_go(service, (ADMISSION + BODY)[:end].encode())
+
+    assert service.http.get("/readyz").status_code == 200
+    assert store.dbsize() == before
+
+
+@pytest.mark.parametrize("head", [ADMISSION, HEARTBEAT])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_huge_body_is_not_kept(service: Service, store: Redis, head: str, *, chunked: bool) -> None:
+    block = b" " * MIB
+    head += "Transfer-Encoding: chunked\r\n\r\n" if chunked else f"Content-Length: {HUGE * MIB}\r\n\r\n"
+    parts = [b"%x\r\n%b\r\n" % (MIB, block)] * HUGE + [b"0\r\n\r\n"] if chunked else [block] * HUGE
+    keys = store.dbsize()
+    with at_most(8, service):
+        said = send(service, [head.encode(), *parts])
+
+    assert not said or said.startswith(b"HTTP/1.1 4"), said[:100]
+    assert store.dbsize() == keys
+
+
+@pytest.mark.parametrize("head", [ADMISSION, HEARTBEAT, "POST /"], ids=["admission", "heartbeat", "path"])
+@pytest.mark.parametrize("one_line", [False, True])
+def test_a_huge_head_is_not_kept(service: Service, store: Redis, head: str, *, one_line: bool) -> None:
+    block = b"a" * MIB if one_line or head == "POST /" else b"X-A: " + b"a" * MIB + b"\r\n"
+    start = head + ("X-A: " if one_line and head != "POST /" else "")
+    keys = store.dbsize()
+    with at_most(2, service):
+        said = send(service, [start.encode(), *[block] * 20])
+
+    assert not said or said.startswith(b"HTTP/1.1 400 "), said[:100]
+    assert store.dbsize() == keys
+
+
+def test_all_of_it_leaves_the_service_as_it_was(service: Service, store: Redis) -> None:
+    """A thousand and more bad requests, of all kinds, and nothing is left of them."""
+    samples = [text.encode("latin-1") for what, text in REFUSED.items() if "packed" not in what]
+
+    def all_of_them() -> None:
+        for sample in samples:
+            send(service, [sample])
+
+    all_of_them()  # fills caches
+    keys, files = store.dbsize(), open_files(service)
+    with at_most(4, service):
+        for _ in range(25):
+            all_of_them()
+
+    assert store.dbsize() == keys
+    wait_for(lambda: open_files(service) <= files, "connections to be closed")
+    assert "Traceback" not in Path(service.log).read_text()
+
+
+def open_files(service: Service) -> int:
+    return len(list((Path("/proc") / str(service.process.pid) / "fd").iterdir()))

@@ -1,0 +1,148 @@
+"""Every parser of what comes from outside: it reads a value, or says what is wrong with it, and does nothing else."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from streamlimit import fields
+from streamlimit.callers import Caller, NotAuthenticated
+from streamlimit.connection import check_url
+from streamlimit.cors import parse_origins
+from streamlimit.keys import Keys
+from streamlimit.settings import Settings
+from streamlimit.stream_id import parse_stream_id, parse_stream_ref
+from streamlimit.token_keys import configured_keys, read_key_set
+from streamlimit.token_settings import ASYMMETRIC
+from streamlimit.tokens import TokenVerifier
+from tests.issuer import AUDIENCE, ISSUER, key_set, part, public_jwk, token
+
+ANY: Final = st.text(max_size=200)
+NEARLY_AN_ID: Final = st.from_regex(r"[0-9]{0,3}\.?[\w-]{17,21}\.?[\w-]{14,18}\n?", fullmatch=True)
+NEARLY_A_USER: Final = st.text("aB9._~@|:+=-{}*?[] /%\\\n\0é", max_size=140)
+NEARLY_A_URL: Final = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+cluster", "http", ""]),
+        st.sampled_from(["://", ":", "//"]),
+        st.sampled_from(["", "u:p@", ":p@", "u:p#@", "@@"]),
+        st.lists(st.sampled_from(["h", "h:1", "h:x", "h:70000", "[::1]:1", "[", "127.0.0.1:6379"]), max_size=3).map(
+            ",".join
+        ),
+        st.sampled_from(["", "/", "/0", "/x", "/a/b", "/0?db=1", "?x=y", "?socket_timeout=x", "/s?ssl_cert_reqs=none"]),
+    ),
+)
+JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["keys", "kty", "kid", "n"]), inner),
+    max_leaves=12,
+)
+VERIFIER: Final = TokenVerifier(
+    configured_keys(key_set(public_jwk("EdDSA")), ASYMMETRIC),
+    algorithms=ASYMMETRIC,
+    issuer=ISSUER,
+    audience=AUDIENCE,
+    leeway_seconds=0,
+    max_limit=10,
+)
+
+
+@given(NEARLY_AN_ID | ANY)
+@example("1." + "A" * 19 + "." + "A" * 16)
+def test_a_stream_id_is_read_as_it_is_written_or_not_at_all(text: str) -> None:
+    found = parse_stream_id(text)
+    assert found is None or str(found) == text
+
+    named = parse_stream_ref(text)
+    assert named is None or str(named) == text
+
+
+@given(NEARLY_A_USER | ANY)
+def test_a_user_id_makes_keys_of_that_user_only(user_id: str) -> None:
+    try:
+        fields.check_user_id(user_id)
+    except ValueError:
+        return
+    for key in Keys("prefix").all_of(user_id)[:2]:
+        assert key.partition("{")[2].partition("}") == (user_id, "}", "")
+
+
+@pytest.mark.parametrize(
+    "check", [fields.check_text, fields.check_device_id, fields.check_idempotency_key, fields.check_key_prefix]
+)
+@given(text=ANY | st.text("\ud800\udfff\x00\x7f\x9fa", max_size=70))
+def test_a_field_is_taken_as_it_is_or_refused(check: Callable[[str], str], text: str) -> None:
+    try:
+        assert check(text) == text
+    except ValueError:
+        return
+    assert text.encode().decode() == text
+
+
+@given(NEARLY_A_URL | ANY)
+@example("redis://u:secret#x@h")
+def test_the_address_of_a_store_is_taken_or_refused_without_its_password(url: str) -> None:
+    try:
+        assert check_url(url) == url
+    except ValueError as error:
+        told = str(error)
+    else:
+        told = ""
+    assert "secret" not in told
+
+
+@given(st.sampled_from(sorted(set(Settings.model_fields) - {"data_dir"})), ANY | NEARLY_A_URL | st.integers().map(str))
+def test_a_setting_is_taken_or_refused(name: str, value: str) -> None:
+    with contextlib.suppress(ValidationError):
+        assert name in Settings.model_validate({name: value}).model_dump()
+
+
+@given(ANY | st.lists(st.sampled_from(["https://tv.example", "*", "null", "http://a:1", "https://a/b"])).map(",".join))
+def test_origins_are_exact(text: str) -> None:
+    try:
+        found = parse_origins(text)
+    except ValueError:
+        return
+    assert all(origin.startswith(("http://", "https://")) and "*" not in origin for origin in found)
+
+
+@given(JSON.map(json.dumps) | st.binary(max_size=200))
+def test_a_key_set_has_keys_or_is_none(text: str | bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert read_key_set(text, ASYMMETRIC)
+
+
+@given(JSON, JSON, st.binary(max_size=70))
+def test_nothing_that_is_invented_is_a_token(header: Any, claims: Any, signature: bytes) -> None:
+    assert not_authenticated(f"{part(header)}.{part(claims)}.{signature.hex()}")
+
+
+@given(st.data())
+def test_no_altered_token_is_taken(data: st.DataObject) -> None:
+    good = token("EdDSA")
+    place = data.draw(st.integers(0, len(good) - 2))  # the last character holds bits that do not count
+    altered = good[:place] + data.draw(st.sampled_from("Az0-_.")) + good[place + 1 :]
+
+    assert altered == good or not_authenticated(altered)
+
+
+@given(ANY)
+def test_no_text_is_a_token(text: str) -> None:
+    assert not_authenticated(text)
+
+
+def not_authenticated(text: str) -> bool:
+    async def verify() -> Caller:
+        return await VERIFIER.verify(text)
+
+    try:
+        asyncio.run(verify())
+    except NotAuthenticated:
+        return True
+    return False
