@@ -201,5 +201,12 @@ def test_the_files_that_a_document_names_are_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_tests_that_a_document_names_are_there(document: Path) -> None:
+    named = re.findall(r"(test_\w+\.py)::(\w+)", document.read_text())
+
+    assert [test for file, test in named if f"def {test}(" not in (ROOT / "tests" / file).read_text()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_no_diagram_has_a_semicolon_which_would_end_the_statement(document: Path) -> None:
     assert not any(";" in diagram for diagram in blocks(document, "mermaid"))
