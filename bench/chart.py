@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 from bench.servers import ADMISSIONS, BARE, HEARTBEATS, SERVERS, STREAMLIMIT
 from bench.targets import Found
-from bench.verdicts import Ratio, Summary, rate_ratio
+from bench.verdicts import Ratio, Summary, cpu_ratio
 
 WIDTH: Final = 760
 _LEFT, _RIGHT = 300, 70
@@ -29,11 +29,11 @@ _STYLE: Final = """
     .own { fill: #3fb950 }
   }
 """
-_TITLES: Final = {HEARTBEATS: "Heartbeats a second on one core", ADMISSIONS: "Admissions a second on one core"}
+_TITLES: Final = {HEARTBEATS: "Heartbeats that one core carries", ADMISSIONS: "Admissions that one core carries"}
 
 
 def draw(found: Found, note: str) -> str:
-    """Draw what the servers do, over what a bare ASGI application does.
+    """Draw what a core would carry, by the CPU time of a request, over what it would of a bare ASGI application.
 
     Args:
         found: A panel for heartbeats, and one for admissions, as far as they were measured.
@@ -52,14 +52,14 @@ def draw(found: Found, note: str) -> str:
         f"<style>{_STYLE}</style>\n"
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>\n'
         f"{''.join(panels)}"
-        f'<text class="note" x="20" y="{height - 16}">{escape(note)}. Paler: no store, nothing is limited.</text>\n'
+        f'<text class="note" x="20" y="{height - 16}">{escape(note)}. By CPU time. Paler: no store, no limit.</text>\n'
         "</svg>\n"
     )
 
 
 def _panel(title: str, summaries: Mapping[str, Summary], top: int) -> tuple[str, int]:
     over = summaries.get(BARE.name)
-    ratios = {name: rate_ratio(one, over) for name, one in summaries.items()}
+    ratios = {name: cpu_ratio(one, over) for name, one in summaries.items()}
     largest = max((ratio.value for ratio in ratios.values() if ratio.value), default=1.0)
     order = sorted(ratios, key=lambda name: ratios[name].value or 0, reverse=True)
     rows = [_bar(name, ratios[name], largest, top + _HEAD + number * _ROW) for number, name in enumerate(order)]

@@ -53,14 +53,16 @@ class Measured:
 
 
 def _rates(load: str, over: str, least: float, of: str = STREAMLIMIT.name) -> Callable[[Found], Measured]:
-    """One rate over another, at least so much."""
+    """One rate over another, at least so much; judged by CPU time, the steadier figure, where there is no rate."""
 
     def measure(found: Found) -> Measured:
         pair = found.of(load, of), found.of(load, over)
         rate, cpu = rate_ratio(*pair), cpu_ratio(*pair)
         by_cpu = "" if cpu.value is None else f"{cpu.value:.2f} by CPU time"
         if rate.value is None:
-            return Measured(f"{by_cpu}; rate: {rate.reason}" if by_cpu else rate.reason)
+            if cpu.value is None:
+                return Measured(rate.reason)
+            return Measured(f"{by_cpu}; rate: {rate.reason}", cpu.value >= least)
         return Measured(f"{rate.value:.2f}; {by_cpu}", rate.value >= least)
 
     return measure

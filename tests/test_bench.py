@@ -174,6 +174,15 @@ def test_targets_say_what_was_measured_and_whether_it_is_met() -> None:
     assert row(table, "heartbeats/s of two workers")[2:] == ["not measured", "—"]
 
 
+def test_where_the_rate_is_no_peak_the_cpu_time_is_judged() -> None:
+    idle = summarise([replace(TURN, server_cpu_seconds=0.7)])
+    table = report.targets(found({HEARTBEATS: {STREAMLIMIT.name: idle, BARE.name: summarise([TURN])}}))
+
+    words, met = row(table, "heartbeats/s, over bare")[2:]
+    assert words.startswith("1.39 by CPU time; rate: the server was not under full load")
+    assert met == "yes"
+
+
 def test_two_workers_on_two_cores_are_not_judged() -> None:
     loads = {"workers": {"one": summarise([TURN]), "two": summarise([replace(TURN, requests=9_000)])}}
 
@@ -195,9 +204,9 @@ def test_the_columns_of_a_table_are_aligned() -> None:
 
 
 def test_the_chart_is_valid_and_has_no_bar_for_what_is_not_compared() -> None:
-    refused = replace(TURN, server_cpu_seconds=0.5)
+    failed = replace(TURN, errors=1)
     servers = {BARE.name: summarise([TURN]), STREAMLIMIT.name: summarise([replace(TURN, requests=7_000)])}
-    servers[FASTAPI.name] = summarise([refused])
+    servers[FASTAPI.name] = summarise([failed])
     drawing = ET.fromstring(chart.draw(found({HEARTBEATS: servers, ADMISSIONS: servers}), "2 cores, <A & B>"))
     svg = "{http://www.w3.org/2000/svg}"
     widths = [float(bar.get("width", "")) for bar in drawing.iter(f"{svg}rect")][1:4]
