@@ -21,12 +21,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streamlimit.epochs import Epochs
 from streamlimit.errors import StoreOverloaded, StoreUnavailable
-from streamlimit.node import Node
+from streamlimit.node import PATIENCE, Node
 from streamlimit.topology import Topology
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _COMPLAINT_SECONDS: Final = 10
 _NEARLY: Final = 0.99
+"""Of a time, since the event loop's clock and its timers are rounded."""
 _OUTAGES: Final = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -65,6 +66,7 @@ class Attempts:
         self._topology = topology
         self._epochs = epochs
         self._budget_seconds = budget_seconds
+        self._patience_seconds = PATIENCE * budget_seconds
         self._on_outage = on_outage
         self._complaint = ("", 0.0)
 
@@ -75,7 +77,7 @@ class Attempts:
         deadline: float,
         doubt: Callable[[], None] = lambda: None,
         *,
-        has_an_end: bool = False,
+        ends_by_itself: bool = False,
     ) -> _Reply:
         """Make an attempt at the server of a slot, again and again if need be.
 
@@ -84,7 +86,7 @@ class Attempts:
             attempt: What to try.
             deadline: In the event loop's time.
             doubt: Called where an attempt may have been carried out although it was not answered.
-            has_an_end: An attempt takes at most the budget by itself, so that one with all of it before it needs no
+            ends_by_itself: An attempt takes at most the budget by itself, so that one with all of it before it needs no
                 timer.
 
         Raises:
@@ -93,9 +95,10 @@ class Attempts:
         clock = asyncio.get_running_loop().time
         known_outage = self._epochs.down_seconds(slot) > self._budget_seconds
         pause = _FIRST_PAUSE_SECONDS
-        needs_timer = not has_an_end or deadline - clock() < _NEARLY * self._budget_seconds
+        needs_timer = not ends_by_itself or deadline - clock() < _NEARLY * self._budget_seconds
         while True:
             node = None
+            started = clock()
             try:
                 async with asyncio.timeout_at(deadline) if needs_timer else nullcontext():
                     node = self._topology.node(slot)
@@ -114,7 +117,7 @@ class Attempts:
                 is_passing_outage = _is_outage(error)
                 if is_passing_outage:
                     doubt()
-                    self._note_outage(slot, node)
+                    self._note_outage(slot, node, error, clock() - started)
                 repeatable = isinstance(error, _PASSING) or (is_passing_outage and not known_outage)
                 if not repeatable or clock() + pause >= deadline:
                     raise self.failure(error, node) from error
@@ -133,7 +136,9 @@ class Attempts:
         self.complain(message)
         return StoreUnavailable(message)
 
-    def _note_outage(self, slot: int, node: Node | None) -> None:
+    def _note_outage(self, slot: int, node: Node | None, error: Exception, tried_seconds: float) -> None:
+        if isinstance(error, TimeoutError) and tried_seconds < _NEARLY * self._patience_seconds:
+            return  # begun shortly before the deadline, it proves nothing of the server
         self._epochs.note_outage(slot, node)
         self._topology.look_again(node)
         self._on_outage()

@@ -141,7 +141,7 @@ class Store:
             epoch = self._epochs.known(slot)
             send = partial(self._send, call, deadline)
             # It waits at most for half of the budget to be sent, and for another half to be answered.
-            reply = await self._attempts.make(slot, send, deadline, doubt, has_an_end=True)
+            reply = await self._attempts.make(slot, send, deadline, doubt, ends_by_itself=True)
             if not call.in_epoch or reply != ["epoch"]:
                 return reply
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
