@@ -25,11 +25,12 @@ from tests.failover import (
     incident,
     outcomes,
 )
-from tests.figures import report
+from tests.figures import figures, report
 from tests.helpers import admitted, until
 from tests.nodes import Node
+from tests.operations import OPERATIONS
 from tests.sentinels import Sentinels
-from tests.servers import HAVE_SUBNETS
+from tests.servers import HAVE_SUBNETS, wait_for
 from tests.topologies import Topology
 
 pytestmark = [
@@ -145,3 +146,28 @@ async def test_a_stream_whose_seat_was_given_away_after_a_failover_is_told_so_at
         return answer if isinstance(answer, StreamEnded) else None
 
     assert await until(ended) == StreamEnded("limit_reached")
+
+
+async def test_without_a_quorum_that_could_promote_another_primary_every_operation_answers_within_the_budget(
+    topology: Topology, trackers: list[StreamTracker]
+) -> None:
+    tracker = trackers[0]
+    stream_id = (await admitted(tracker)).lease.stream_id
+    primary = topology.primary_of(KEY)
+    if isinstance(topology, Cluster):
+        for node in topology.primaries:
+            if node is not primary:
+                node.stop()
+        wait_for(lambda: primary.command("CLUSTER INFO")["cluster_state"] == "fail", "the node to be alone")
+    elif isinstance(topology, Sentinels):
+        for node in (primary, *topology.sentinels[1:]):
+            node.stop()
+
+    with figures("quorum lost") as measured:
+        measured.cases = 1
+        calls = (measured.call(one(tracker, "alice", stream_id)) for one in OPERATIONS.values())
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    await asyncio.to_thread(topology.mend)
+    assert isinstance(await until(lambda: tracker.admit("alice", on_limit="evict")), Admission)
