@@ -65,7 +65,9 @@ async def test_admissions_while_the_store_is_away_are_counted_for_themselves(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http = await serve(on_outage="allow")
-    monkeypatch.setattr(Store, "run", raising(StoreUnavailable("down")))
+    down = StoreUnavailable("down")
+    down.__cause__ = TimeoutError()
+    monkeypatch.setattr(Store, "run", raising(down))
     assert (await http.post(STREAMS)).json()["provisional"] is True
 
     assert await counted(http, "admissions") == {"provisional": 1}
