@@ -1,6 +1,7 @@
 """A Redis Cluster of three primaries, each with a replica, and the migration of its slots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -82,9 +83,24 @@ class Cluster(Topology):
             and all(self._is_in_place(node) for node in running)
         )
 
+    def other_than(self, node: Node) -> Node:
+        """Another primary."""
+        return next(one for one in self.primaries if one is not node)
+
     def migration(self, slot: int, target: Node) -> "Migration":
         """Begin to move a slot."""
         return Migration(self, slot, target)
+
+    @contextmanager
+    def migrating(self, slot: int) -> Iterator["Migration"]:
+        """Begin to move a slot to another primary; at the end it is finished, and brought back."""
+        source = next(node for node in self.primaries if _holds(node, slot))
+        migration = self.migration(slot, self.other_than(source))
+        try:
+            yield migration
+        finally:
+            migration.finish()
+            self.migration(slot, source).finish()
 
     def _start(self) -> None:
         for node in self.nodes:

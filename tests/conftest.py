@@ -76,6 +76,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture
+def empty_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    for node in cluster.primaries:
+        node.command("FLUSHALL")
+    yield cluster
+    cluster.mend()
+
+
 @pytest.fixture(params=["fakeredis", "valkey", "redis", *TOPOLOGIES])
 def backend(request: pytest.FixtureRequest) -> Backend:
     return backend_of(request.param, request)

@@ -28,16 +28,8 @@ MAX_EPOCHS_BYTES: Final = 5_000_000
 
 
 @pytest.fixture
-def empty(cluster: Cluster) -> Iterator[Cluster]:
-    for node in cluster.primaries:
-        node.command("FLUSHALL")
-    yield cluster
-    cluster.mend()
-
-
-@pytest.fixture
-async def tracker(empty: Cluster) -> AsyncIterator[StreamTracker]:
-    async with StreamTracker.from_url(empty.url(), [SECRET], RULES) as tracker:
+async def tracker(empty_cluster: Cluster) -> AsyncIterator[StreamTracker]:
+    async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES) as tracker:
         yield tracker
 
 
@@ -70,22 +62,22 @@ async def recovered(node: Node) -> bool:
     return bool(max(recoveries(node)) < seconds * 1000 + microseconds // 1000)
 
 
-async def test_the_epochs_of_all_slots_are_written_at_the_first_meeting(empty: Cluster) -> None:
+async def test_the_epochs_of_all_slots_are_written_at_the_first_meeting(empty_cluster: Cluster) -> None:
     started = time.monotonic()
-    async with StreamTracker.from_url(empty.url(), [SECRET], RULES) as tracker:
+    async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES) as tracker:
         assert isinstance(await tracker.admit("alice"), Admission)  # at a first start nobody waits
         seconds = time.monotonic() - started
 
-        sizes = [size for node in empty.primaries for size in of_epochs(node, "MEMORY", "USAGE", "KEY")]
+        sizes = [size for node in empty_cluster.primaries for size in of_epochs(node, "MEMORY", "USAGE", "KEY")]
     assert len(sizes) == SLOTS
     assert sum(sizes) < MAX_EPOCHS_BYTES
     report("epochs", slots=SLOTS, seconds=seconds, bytes=sum(sizes))
 
 
 async def test_a_loss_that_is_seen_in_one_slot_starts_the_recovery_of_all_slots_of_that_node_and_of_no_other(
-    empty: Cluster, tracker: StreamTracker
+    empty_cluster: Cluster, tracker: StreamTracker
 ) -> None:
-    lost, *others = empty.primaries
+    lost, *others = empty_cluster.primaries
     waiting, quiet = (user for user, _ in zip(users_of(tracker, lost), range(2), strict=False))
     lost.command("FLUSHALL")
 
@@ -98,9 +90,9 @@ async def test_a_loss_that_is_seen_in_one_slot_starts_the_recovery_of_all_slots_
 
 
 async def test_a_slot_that_was_quiet_while_its_node_recovered_does_not_wait_afterwards(
-    empty: Cluster, tracker: StreamTracker
+    empty_cluster: Cluster, tracker: StreamTracker
 ) -> None:
-    lost = empty.primaries[0]
+    lost = empty_cluster.primaries[0]
     users = users_of(tracker, lost)
     first, quiet = next(users), next(users)
     lost.command("FLUSHALL")
@@ -110,12 +102,14 @@ async def test_a_slot_that_was_quiet_while_its_node_recovered_does_not_wait_afte
     assert isinstance(await tracker.admit(quiet), Admission)
 
 
-async def test_a_loss_that_another_process_saw_starts_no_second_waiting(empty: Cluster, tracker: StreamTracker) -> None:
+async def test_a_loss_that_another_process_saw_starts_no_second_waiting(
+    empty_cluster: Cluster, tracker: StreamTracker
+) -> None:
     """Of the process that calls a quiet slot hours later."""
-    lost = empty.primaries[0]
+    lost = empty_cluster.primaries[0]
     users = users_of(tracker, lost)
     first, quiet = next(users), next(users)
-    async with StreamTracker.from_url(empty.url(), [SECRET], RULES) as other:
+    async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES) as other:
         await admitted(other, first)
         lost.command("FLUSHALL")
         assert isinstance(await other.admit(first), Recovering)
@@ -124,10 +118,10 @@ async def test_a_loss_that_another_process_saw_starts_no_second_waiting(empty: C
     assert isinstance(await tracker.admit(quiet), Admission)
 
 
-async def test_a_rolling_restart_makes_nobody_wait(empty: Cluster) -> None:
+async def test_a_rolling_restart_makes_nobody_wait(empty_cluster: Cluster) -> None:
     async with AsyncExitStack() as rest:
-        running = await rest.enter_async_context(StreamTracker.from_url(empty.url(), [SECRET], RULES))
+        running = await rest.enter_async_context(StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES))
         for number in range(3):
-            async with StreamTracker.from_url(empty.url(), [SECRET], RULES) as fresh:
+            async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES) as fresh:
                 both = await asyncio.gather(fresh.admit(f"new-{number}"), running.admit(f"old-{number}"))
                 assert {type(answer) for answer in both} == {Admission}

@@ -9,11 +9,10 @@ import pytest
 from streamlimit import Admission, Lease, LimitReached, Rules, StoreUnavailable, StreamTracker
 from streamlimit.hash_slots import slot_of
 from tests.breakages import KEY, SLOT
-from tests.cluster import Cluster, Migration
+from tests.cluster import Cluster
 from tests.conftest import SECRET
 from tests.figures import figures
 from tests.helpers import admitted
-from tests.nodes import Node
 from tests.operations import OPERATIONS
 from tests.servers import HAVE_SUBNETS
 
@@ -30,37 +29,9 @@ are nowhere, so that in the middle of a migration no node can say that it has al
 
 
 @pytest.fixture
-def empty_cluster(cluster: Cluster) -> Cluster:
-    for node in cluster.primaries:
-        node.command("FLUSHALL")
-    return cluster
-
-
-@pytest.fixture
 async def tracker(empty_cluster: Cluster) -> AsyncIterator[StreamTracker]:
     async with StreamTracker.from_url(empty_cluster.url(), [SECRET], Rules()) as tracker:
         yield tracker
-
-
-def other_primary(cluster: Cluster) -> Node:
-    source = cluster.primary_of(KEY)
-    return next(node for node in cluster.primaries if node is not source)
-
-
-async def begun(cluster: Cluster, *moved: str) -> Migration:
-    """A migration of alice's slot, these keys of which have moved."""
-
-    def begin() -> Migration:
-        migration = cluster.migration(SLOT, other_primary(cluster))
-        if moved:
-            migration.move(*moved)
-        return migration
-
-    return await asyncio.to_thread(begin)
-
-
-async def finished(migration: Migration) -> None:
-    await asyncio.to_thread(migration.finish)
 
 
 async def outcome_of(calls: Any) -> Any:
@@ -75,18 +46,17 @@ async def test_a_heartbeat_renews_a_stream_on_the_node_to_which_it_has_moved(
     cluster: Cluster, tracker: StreamTracker
 ) -> None:
     stream_id = (await admitted(tracker)).lease.stream_id
-    migration = await begun(cluster, KEY)
-    try:
+    with cluster.migrating(SLOT) as migration:
+        migration.move(KEY)
         with migration.target.operator() as operator, operator.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("ASKING")  # type: ignore[no-untyped-call]
             pipeline.execute_command("PEXPIRE", KEY, 5_000)  # type: ignore[no-untyped-call]
             pipeline.execute()
 
         await tracker.heartbeat("alice", stream_id)
-    finally:
-        await finished(migration)
+        migration.finish()
 
-    assert migration.target.command("PTTL", KEY) > 5_000
+        assert migration.target.command("PTTL", KEY) > 5_000
 
 
 @pytest.mark.parametrize("moved", [(), (KEY,), (KEY, OTHER)], ids=["nothing", "one stream", "all streams"])
@@ -95,14 +65,12 @@ async def test_while_a_slot_moves_every_operation_is_right_or_unanswered_within_
 ) -> None:
     stream_id = (await admitted(tracker)).lease.stream_id
     await admitted(tracker)
-    migration = await begun(cluster, *moved)
-    try:
-        with figures("slot on its way") as measured:
-            measured.cases = 1
-            calls = (outcome_of(measured.call(one(tracker, "alice", stream_id))) for one in OPERATIONS.values())
-            answers = dict(zip(OPERATIONS, await asyncio.gather(*calls), strict=True))
-    finally:
-        await finished(migration)
+    with cluster.migrating(SLOT) as migration, figures("slot on its way") as measured:
+        for key in moved:
+            migration.move(key)
+        measured.cases = 1
+        calls = (outcome_of(measured.call(one(tracker, "alice", stream_id))) for one in OPERATIONS.values())
+        answers = dict(zip(OPERATIONS, await asyncio.gather(*calls), strict=True))
 
     assert {name for name, one in answers.items() if not isinstance(one, StoreUnavailable)} == ONE_KEY, answers
     assert isinstance(answers["heartbeat"], Lease)
@@ -116,11 +84,8 @@ async def test_the_users_of_other_slots_of_the_same_node_are_served_while_a_slot
     names = (f"user-{number}" for number in range(100))
     neighbour = next(name for name in names if cluster.primary_of(f"stream:{{{name}}}:1") is source)
     stream_id = (await admitted(tracker, neighbour)).lease.stream_id
-    migration = await begun(cluster)
-    try:
+    with cluster.migrating(SLOT):
         answers = {name: await outcome_of(one(tracker, neighbour, stream_id)) for name, one in OPERATIONS.items()}
-    finally:
-        await finished(migration)
 
     assert [name for name, answer in answers.items() if isinstance(answer, StoreUnavailable)] == []
     assert not tracker._store._epochs.down
@@ -129,15 +94,17 @@ async def test_the_users_of_other_slots_of_the_same_node_are_served_while_a_slot
 async def test_after_a_migration_all_is_as_it_was(cluster: Cluster, tracker: StreamTracker) -> None:
     await tracker.set_user_limit("alice", 2)
     streams = [(await admitted(tracker)).lease.stream_id for _ in range(2)]
-    await finished(await begun(cluster, KEY))
+    with cluster.migrating(SLOT) as migration:
+        migration.move(KEY)
+        migration.finish()
 
-    listed = await tracker.list("alice")
-    assert [stream.ref for stream in listed.streams] == [one.split(".")[1] for one in streams]
-    assert listed.limit == 2
-    assert isinstance(await tracker.admit("alice"), LimitReached)
-    assert [type(await tracker.heartbeat("alice", one)) for one in streams] == [Lease, Lease]
-    await tracker.release("alice", streams[0])
-    assert isinstance(await tracker.admit("alice"), Admission), "a slot that moved has lost nothing: nobody waits"
+        listed = await tracker.list("alice")
+        assert [stream.ref for stream in listed.streams] == [one.split(".")[1] for one in streams]
+        assert listed.limit == 2
+        assert isinstance(await tracker.admit("alice"), LimitReached)
+        assert [type(await tracker.heartbeat("alice", one)) for one in streams] == [Lease, Lease]
+        await tracker.release("alice", streams[0])
+        assert isinstance(await tracker.admit("alice"), Admission), "a slot that moved has lost nothing: nobody waits"
 
 
 async def test_a_process_that_starts_while_a_slot_moves_takes_it_for_no_loss(
@@ -145,14 +112,12 @@ async def test_a_process_that_starts_while_a_slot_moves_takes_it_for_no_loss(
 ) -> None:
     await admitted(tracker)
     epoch = f"epoch:{{{next(tag for tag in map(str, range(109_758)) if slot_of(tag) == SLOT)}}}"
-    migration = await begun(cluster, epoch)
-    try:
+    with cluster.migrating(SLOT) as migration:
+        migration.move(epoch)
         async with StreamTracker.from_url(cluster.url(), [SECRET], Rules()) as late:
             assert (await late.health()).recovering_ms == 0
             assert late._store._epochs.known(SLOT) == tracker._store._epochs.known(SLOT) != ""
-            await finished(migration)
+            migration.finish()
 
             assert isinstance(await late.admit("alice"), Admission)
             assert isinstance(await tracker.admit("alice"), Admission)
-    finally:
-        await finished(migration)

@@ -39,16 +39,8 @@ WINDOW_SECONDS = 0.3
 
 
 @pytest.fixture
-def empty(cluster: Cluster) -> Iterator[Cluster]:
-    for node in cluster.primaries:
-        node.command("FLUSHALL")
-    yield cluster
-    cluster.mend()
-
-
-@pytest.fixture
-async def tracker(empty: Cluster) -> AsyncIterator[StreamTracker]:
-    async with StreamTracker.from_url(empty.url(), [SECRET], RULES) as tracker:
+async def tracker(empty_cluster: Cluster) -> AsyncIterator[StreamTracker]:
+    async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES) as tracker:
         yield tracker
 
 
@@ -59,17 +51,10 @@ async def streams(tracker: StreamTracker) -> list[str]:
 
 
 @pytest.fixture
-def migration(empty: Cluster, streams: list[str]) -> Iterator[Migration]:  # noqa: ARG001 - they are there before
+def migration(empty_cluster: Cluster, streams: list[str]) -> Iterator[Migration]:  # noqa: ARG001 - they are there before
     """Of alice's slot, begun; afterwards it is brought back."""
-    source = empty.primary_of(KEY)
-    migration = empty.migration(SLOT, other_than(source, empty))
-    yield migration
-    migration.finish()
-    empty.migration(SLOT, source).finish()
-
-
-def other_than(node: Node, cluster: Cluster) -> Node:
-    return next(one for one in cluster.primaries if one is not node)
+    with empty_cluster.migrating(SLOT) as migration:
+        yield migration
 
 
 async def outcome(call: Coroutine[Any, Any, Any]) -> Any:
@@ -117,9 +102,9 @@ async def test_in_each_step_of_a_migration_heartbeats_go_on_and_no_answer_is_wro
 
 
 async def test_an_admission_in_the_middle_of_a_migration_is_answered_when_that_is_finished(
-    empty: Cluster, migration: Migration
+    empty_cluster: Cluster, migration: Migration
 ) -> None:
-    async with StreamTracker.from_url(empty.url(), [SECRET], RULES, budget_seconds=10) as patient:
+    async with StreamTracker.from_url(empty_cluster.url(), [SECRET], RULES, budget_seconds=10) as patient:
         migration.move(KEY)
         waiting = asyncio.create_task(patient.admit("alice", on_limit="evict"))
         await asyncio.wait([waiting], timeout=WINDOW_SECONDS)
@@ -131,12 +116,14 @@ async def test_an_admission_in_the_middle_of_a_migration_is_answered_when_that_i
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves connections open, too
 async def test_redis_pys_own_client_fails_where_ours_goes_on(
-    empty: Cluster, tracker: StreamTracker, migration: Migration, streams: list[str]
+    empty_cluster: Cluster, tracker: StreamTracker, migration: Migration, streams: list[str]
 ) -> None:
     """It sends ASKING on one connection and the command on the next. Where that is mended, ours may do less."""
     migration.move(KEY)
-    async with RedisCluster(host=empty.nodes[0].announced, port=PORT) as client:
-        there = next(key for key in map("{{{}}}".format, range(100)) if empty.primary_of(key) is migration.target)
+    async with RedisCluster(host=empty_cluster.nodes[0].announced, port=PORT) as client:
+        there = next(
+            key for key in map("{{{}}}".format, range(100)) if empty_cluster.primary_of(key) is migration.target
+        )
         await asyncio.gather(*(client.get(there) for _ in range(2)))  # two connections
 
         with pytest.raises(ClusterError, match="TTL exhausted"):
@@ -147,10 +134,10 @@ async def test_redis_pys_own_client_fails_where_ours_goes_on(
 
 
 @pytest.fixture
-async def audience(empty: Cluster) -> AsyncIterator[Audience]:
+async def audience(empty_cluster: Cluster) -> AsyncIterator[Audience]:
     rules = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
     async with AsyncExitStack() as stack:
-        trackers = [StreamTracker.from_url(empty.url(), [SECRET], rules) for _ in range(2)]
+        trackers = [StreamTracker.from_url(empty_cluster.url(), [SECRET], rules) for _ in range(2)]
         limiter = Streamlimit([await stack.enter_async_context(tracker) for tracker in trackers])
         audience = Audience(limiter, rules, USERS, DEVICES, RETRY_SECONDS, MEAN_SECONDS, MEAN_SECONDS)
         async with audience.watching():
@@ -167,18 +154,16 @@ def violations(audience: Audience) -> list[history.Violation]:
     return history.violations(audience.events, ttl_ms, limit=limit, settled_ms=SETTLED_MS)
 
 
-async def test_slots_that_migrate_under_load_interrupt_no_heartbeat(empty: Cluster, audience: Audience) -> None:
-    source = empty.primaries[0]
-    slots = {slot_of(user) for user in audience.names if empty.primary_of(f"{{{user}}}") is source}
+async def test_slots_that_migrate_under_load_interrupt_no_heartbeat(empty_cluster: Cluster, audience: Audience) -> None:
+    source = empty_cluster.primaries[0]
+    slots = {slot_of(user) for user in audience.names if empty_cluster.primary_of(f"{{{user}}}") is source}
 
     def migrate(slot: int) -> None:
         """Not in one go: half of its keys stay behind for a while."""
-        migration = empty.migration(slot, other_than(source, empty))
-        keys = migration.keys()
-        migration.move(*keys[: len(keys) // 2])
-        time.sleep(WINDOW_SECONDS)
-        migration.finish()
-        empty.migration(slot, source).finish()
+        with empty_cluster.migrating(slot) as migration:
+            keys = migration.keys()
+            migration.move(*keys[: len(keys) // 2])
+            time.sleep(WINDOW_SECONDS)
 
     for slot in sorted(slots)[:MIGRATIONS]:
         await asyncio.to_thread(migrate, slot)
@@ -189,16 +174,16 @@ async def test_slots_that_migrate_under_load_interrupt_no_heartbeat(empty: Clust
     assert violations(audience) == []
 
 
-async def test_atomic_migration_under_load_is_noticed_by_nobody(empty: Cluster, audience: Audience) -> None:
-    source, target = empty.primaries[:2]
+async def test_atomic_migration_under_load_is_noticed_by_nobody(empty_cluster: Cluster, audience: Audience) -> None:
+    source, target = empty_cluster.primaries[:2]
 
     def migrate(slots: Sequence[int], source: Node, target: Node) -> None:
         """As Valkey 9 does it."""
         name = target.command("CLUSTER", "MYID")
         source.command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slots[0], slots[-1], "NODE", name)
         moved = f"{{{next(user for user in audience.names if slot_of(user) in slots)}}}"
-        wait_for(lambda: empty.primary_of(moved) is target, "the slots to move")
-        wait_for(empty.is_whole, "all to know")
+        wait_for(lambda: empty_cluster.primary_of(moved) is target, "the slots to move")
+        wait_for(empty_cluster.is_whole, "all to know")
 
     for there in ((source, target), (target, source)):
         await asyncio.to_thread(migrate, range(SLOTS // 6), *there)
@@ -208,9 +193,9 @@ async def test_atomic_migration_under_load_is_noticed_by_nobody(empty: Cluster, 
     assert violations(audience) == []
 
 
-async def test_a_node_of_a_cluster_is_no_server_alone(empty: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_node_of_a_cluster_is_no_server_alone(empty_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """Where the URL says redis:// the log says what to write instead."""
-    other = other_than(empty.primary_of(KEY), empty)
+    other = empty_cluster.other_than(empty_cluster.primary_of(KEY))
     async with StreamTracker.from_url(f"redis://{other.host}:{PORT}", [SECRET], RULES) as tracker:
         with pytest.raises(StoreUnavailable, match=r"redis\+cluster://"):
             await tracker.admit("alice")
