@@ -137,6 +137,7 @@ class Node:
             commands = [one for each in commands for one in (_ASKING, each)]
         async with asyncio.timeout(self._patience_seconds):
             connection = await self._connections.acquire()
+            connection.socket_timeout = None  # ours is for the whole; redis-py's would make a timer for each reply
             whole = False
             try:
                 replies = await _exchange(connection, commands)

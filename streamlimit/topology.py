@@ -234,8 +234,6 @@ class _Pool:
 
     async def acquire(self) -> AbstractConnection:
         connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
-        # `Node` has one for the whole exchange; redis-py's would make a timer for each reply.
-        connection.socket_timeout = None
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
@@ -251,7 +249,6 @@ class _NodePool:
 
     async def acquire(self) -> AbstractConnection:
         connection = self.node.acquire_connection()
-        connection.socket_timeout = None  # as above
         try:
             await self.node.disconnect_if_needed(connection)
             if connection.is_connected and await connection.can_read():
