@@ -114,11 +114,11 @@ class Attempts:
                 self.complain(str(error))
                 raise
             except (RedisError, TimeoutError, OSError) as error:
-                is_passing_outage = _is_outage(error)
-                if is_passing_outage:
+                was_unanswered = _is_outage(error)
+                if was_unanswered:
                     doubt()
                     self._note_outage(slot, node, error, clock() - started)
-                repeatable = isinstance(error, _PASSING) or (is_passing_outage and not known_outage)
+                repeatable = isinstance(error, _PASSING) or (was_unanswered and not known_outage)
                 if not repeatable or clock() + pause >= deadline:
                     raise self.failure(error, node) from error
             else:

@@ -23,9 +23,6 @@ _CHANGES: Final = ("PUT", "DELETE")
 HEARTBEAT: Final = next(number for number, one in enumerate(OPERATIONS) if one.handler is handlers.heartbeat)
 """What heartbeats are counted by."""
 
-SINCE: Final = "streamlimit.since"
-"""In the scope: when a request came, by `perf_counter`, where it was tried otherwise before."""
-
 
 def new_counters() -> Counters:
     """The counters of all operations, for the workers of one service."""
@@ -53,8 +50,8 @@ def _route(path: str, numbers: dict[str, int]) -> Route:
             raise HTTPException(404)
         if OPERATIONS[number].private and is_public(request):
             raise _not_here(numbers)
-        started = request.scope.get(SINCE) or perf_counter()
-        request.state.started = started
+        # A heartbeat that the protocol has tried before came earlier.
+        started = request.scope.setdefault(handlers.SINCE, perf_counter())
         counted: Metrics = request.app.state.metrics
         try:
             response = await _answer(request, OPERATIONS[number])

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from streamlimit import metrics, problems, results, wire
@@ -21,6 +22,9 @@ from streamlimit.tracker import StreamTracker
 
 CHECK_MAX_AGE_SECONDS: Final = 5
 """How long an edge may let a stream go on without asking again."""
+
+SINCE: Final = "streamlimit.since"
+"""In the scope: when the request came, by `perf_counter`."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Admitted = results.Admission | results.LimitReached | results.UnknownUser | results.Recovering | results.StreamEnded
@@ -51,7 +55,7 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
             if key is None and body.device_id is None and await request.is_disconnected():
                 _logger.debug("A client went away before it was admitted")
                 tracker.abandon(user_id, answer.lease.stream_id)
-            location = f"/v1/users/{user_id.replace('|', '%7C')}/streams/{answer.lease.stream_id}"
+            location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
             return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
         case results.LimitReached():
             raise problems.limit_reached(answer)
@@ -68,7 +72,7 @@ async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
     beat = await tracker.heartbeat(
         request.path_params["user_id"],
         request.path_params["stream_id"],
-        spent_seconds=perf_counter() - request.state.started,
+        spent_seconds=perf_counter() - request.scope[SINCE],
     )
     if isinstance(beat, results.Lease):
         return _json(wire.Lease.of(beat))
@@ -243,13 +247,8 @@ def _count(counted: Metrics, beats: Iterable[_Beat]) -> None:
 
 async def _read(request: Request, model: type[_Model], empty: _Model | None = None) -> _Model:
     body = b""
-    is_whole = False
-    while not is_whole:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        is_whole = not message.get("more_body", False)
+    async for chunk in request.stream():
+        body += chunk
         if len(body) > request.state.max_body_bytes:
             raise problems.body_too_large()
     if not body and empty is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from streamlimit import dispatch, wire
+from streamlimit import dispatch, handlers, wire
 from streamlimit.fields import USER_ID_PATTERN
 from streamlimit.problems import NO_STORE
 from streamlimit.results import Lease
@@ -60,7 +60,7 @@ class HeartbeatProtocol(HttpToolsProtocol):
                 self._answer(cycle, wire.lease_json(lease))
                 state.metrics.answered(dispatch.HEARTBEAT, 200, perf_counter() - started)
             else:
-                cycle.scope[dispatch.SINCE] = started  # type: ignore[typeddict-unknown-key] # a key of our own
+                cycle.scope[handlers.SINCE] = started  # type: ignore[typeddict-unknown-key] # a key of our own
                 start(cycle, app)
 
         state.tracker.keep_live(match[1], match[2], answer)
