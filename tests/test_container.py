@@ -22,6 +22,7 @@ from tests.conftest import missing
 from tests.documents import ROOT
 from tests.image import DOCKERFILE, LAST_STAGE, Image, Instruction, in_context
 from tests.issuer import SERVICE_KEY, bearer, digest
+from tests.locks import pinned
 from tests.servers import HAVE_SUBNETS, RedisServer, Service, free_port, redis7, running, serving
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -54,12 +55,6 @@ def healthcheck() -> list[str]:
     options, _, command = last("HEALTHCHECK").text.partition("CMD ")
     assert "--interval=" in options
     return Instruction("CMD", command).words
-
-
-def pinned(lock: str) -> dict[str, Requirement]:
-    """The requirements of a lock by name, without their hashes and comments."""
-    lines = re.findall(r"^([a-z].*?) \\$", (ROOT / lock).read_text(), re.MULTILINE)
-    return {requirement.name: requirement for requirement in map(Requirement, lines)}
 
 
 def test_the_base_image_is_pinned_once() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,18 +25,6 @@ COUNTED: Final = ("exists", "pttl", "hmget", "hset", "del")
 SEATS: Final = dataclasses.replace(RULES, max_limit=MAX_SEATS)
 
 
-@pytest.fixture
-def day_server(tmp_path: Path) -> Iterator[RedisServer]:
-    with with_a_clock_of_its_own(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-async def operator(day_server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(day_server) as client:
-        yield client
-
-
 async def churn(tracker: StreamTracker, user_id: str) -> None:
     """What a user may do in an evening: start, end, be replaced, be refused, and walk away."""
     first = await admitted(tracker, user_id, device_id="tv")
@@ -55,28 +42,29 @@ async def churn(tracker: StreamTracker, user_id: str) -> None:
 
 
 @pytest.mark.slow
-async def test_after_a_day_of_coming_and_going_the_store_is_as_it_was(
-    day_server: RedisServer, operator: Redis, tmp_path: Path
-) -> None:
-    async def hour(number: int) -> None:
-        users = [f"user-{number}-{user}" for user in range(USERS_AN_HOUR)]
-        async with StreamTracker.from_url(day_server.url, [SECRET], RULES) as tracker:
-            await asyncio.gather(*(churn(tracker, user) for user in users))
-        sizes = [await operator.hlen(f"ended:{{{user}}}") for user in users]
-        assert 0 < max(sizes) <= MAX_SEATS
-        assert await operator.dbsize() <= len(users) * (1 + RULES.limit) + 1
-        faketime.step(tmp_path, (number + 1) * HOUR_SECONDS)
-        await until(all_expired)
+async def test_after_a_day_of_coming_and_going_the_store_is_as_it_was(tmp_path: Path) -> None:
+    with with_a_clock_of_its_own(tmp_path) as server:
+        async with patient(server) as operator:
 
-    async def all_expired() -> bool:
-        return bool(await operator.dbsize() == 1)  # the epoch
+            async def hour(number: int) -> None:
+                users = [f"user-{number}-{user}" for user in range(USERS_AN_HOUR)]
+                async with StreamTracker.from_url(server.url, [SECRET], RULES) as tracker:
+                    await asyncio.gather(*(churn(tracker, user) for user in users))
+                sizes = [await operator.hlen(f"ended:{{{user}}}") for user in users]
+                assert 0 < max(sizes) <= MAX_SEATS
+                assert await operator.dbsize() <= len(users) * (1 + RULES.limit) + 1
+                faketime.step(tmp_path, (number + 1) * HOUR_SECONDS)
+                await until(all_expired)
 
-    await hour(0)  # loads the scripts, and makes what every connection has
-    before = await used_bytes(operator)
-    for number in range(1, 25):
-        await hour(number)
+            async def all_expired() -> bool:
+                return bool(await operator.dbsize() == 1)  # the epoch
 
-    assert await used_bytes(operator) < 1.1 * before
+            await hour(0)  # loads the scripts, and makes what every connection has
+            before = await used_bytes(operator)
+            for number in range(1, 25):
+                await hour(number)
+
+            assert await used_bytes(operator) < 1.1 * before
 
 
 async def used_bytes(operator: Redis) -> int:

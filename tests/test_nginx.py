@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from streamlimit.handlers import CHECK_MAX_AGE_SECONDS
-from tests.nginx import Nginx, fronting
+from tests.nginx import Nginx
 from tests.servers import PATIENCE_SECONDS, RedisServer, Service, running, serving, valkey, wait_for
 from tests.web import STREAMS
 
@@ -47,7 +47,7 @@ def front(tmp_path: Path, service: Service) -> Iterator[Front]:
         def start(*names: str, replace: Mapping[str, str] | None = None) -> Nginx:
             (tmp_path / "nginx").mkdir()
             nginx = Nginx(tmp_path / "nginx", service.port, *(names or ("api",)), replace=replace)
-            stack.enter_context(fronting(nginx))
+            stack.enter_context(running(nginx))
             for number in range(100):
                 (nginx.videos / f"segment-{number}.ts").write_bytes(SEGMENT)
             return nginx

@@ -1,7 +1,6 @@
 """What the service is made of: told as a whole, and looked up for known weaknesses without a false all-clear."""
 
 import json
-import re
 import subprocess
 import sys
 from datetime import date
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.documents import ROOT
+from tests.locks import pinned
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import audit  # the scripts are no package
@@ -28,10 +28,8 @@ WEAKNESS = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["3"]}
 def test_the_bill_of_materials_has_every_package_of_the_lock_with_its_hashes() -> None:
     done = subprocess.run([ROOT / "scripts" / "sbom"], capture_output=True, text=True, check=True)
     bill = json.loads(done.stdout)
-    listed = {(one["name"], one["version"]) for one in bill["components"]}
-    locked = set(
-        re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    )
+    listed = {(one["name"], f"=={one['version']}") for one in bill["components"]}
+    locked = {(name, str(requirement.specifier)) for name, requirement in pinned("requirements.lock").items()}
 
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == "streamlimit"
