@@ -247,12 +247,15 @@ class Client:
         self, method: str, path: str, body: str | None, headers: dict[str, str]
     ) -> tuple[int | None, dict[str, Any]]:
         # Now and then a client goes away before it is answered. The quiet user's do not, so that all is known of it.
-        patience = self.random.uniform(0.0001, 0.003) if self._wild and self.random.random() < 0.03 else None
+        goes_away = self._wild and self.random.random() < 0.03
         try:
             if self._connection.sock is None:
                 self._connection.connect()
-            self._connection.sock.settimeout(patience or PATIENCE_SECONDS)
             self._connection.request(method, path, body, {"Content-Type": "application/json"} | headers)
+            if goes_away:
+                time.sleep(self.random.uniform(0, 0.003))
+                self._connection.close()
+                return None, {}
             with self._connection.getresponse() as response:
                 text = response.read()
                 return response.status, json.loads(text) if text else {}
