@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from streamlimit.api_keys import ApiKeys
-from streamlimit.callers import Caller, NotAuthenticated, Role
+from streamlimit.callers import Caller, NotAuthenticated, Role, TooManyFailures
+from streamlimit.failed_credentials import FailedCredentials
 from streamlimit.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Authenticator:
     def __init__(self, api_keys: ApiKeys | None = None, tokens: "TokenVerifier | None" = None) -> None:
         self._api_keys = api_keys
         self._tokens = tokens
+        self._failed = FailedCredentials()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -82,6 +84,7 @@ class Authenticator:
 
         Raises:
             NotAuthenticated: It has not proved who it is.
+            TooManyFailures: Nor with the same credential before.
             KeysUnavailable: Whether it has cannot be told now.
         """
         if not self.asks:
@@ -92,8 +95,18 @@ class Authenticator:
         match = _BEARER.fullmatch(value) if len(authorization) == 1 and len(value) <= MAX_CREDENTIAL else None
         if match is None:
             raise NotAuthenticated("invalid", f"Send Authorization: Bearer once, with at most {MAX_CREDENTIAL} bytes.")
-        if self._api_keys and (caller := self._api_keys.find(match[1])):
+        credential = match[1]
+        if wait_ms := self._failed.wait_ms(credential):
+            raise TooManyFailures(wait_ms)
+        try:
+            return await self._owner(credential)
+        except NotAuthenticated:
+            self._failed.note(credential)
+            raise
+
+    async def _owner(self, credential: str) -> Caller:
+        if self._api_keys and (caller := self._api_keys.find(credential)):
             return caller
         if self._tokens:
-            return await self._tokens.verify(match[1])
+            return await self._tokens.verify(credential)
         raise NotAuthenticated("invalid", "The API key is not known.")

@@ -52,5 +52,17 @@ class NotAuthenticated(StreamlimitError):
         self.reason = reason
 
 
+class TooManyFailures(StreamlimitError):
+    """The caller has sent what proves nothing again and again, and is not asked again for a while.
+
+    Args:
+        retry_after_ms: How long.
+    """
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__("this key or token was wrong too often")
+        self.retry_after_ms = retry_after_ms
+
+
 class KeysUnavailable(StreamlimitError):
     """Whether a token is right cannot be told now: the keys that would tell are out of reach."""

@@ -7,7 +7,7 @@ from streamlimit.keys import Keys
 from streamlimit.node import Beat
 from streamlimit.results import Reason
 from streamlimit.rules import Rules
-from streamlimit.scripts import ADMIT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
+from streamlimit.scripts import ADMIT, COUNT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
 from streamlimit.store import Call
 from streamlimit.stream_id import Signer, StreamId
 
@@ -37,6 +37,10 @@ class Calls:
         rules |= given
         args = [rules.get(name, "") for name in _ADMIT_ARGUMENTS]
         return self._call(ADMIT, user_id, args, in_epoch=True)
+
+    def count(self, user_id: str, amount: int, most: int, window_ms: int) -> Call:
+        """Count admissions that are asked for."""
+        return Call(COUNT, [self._keys.admissions(user_id)], [amount, most, window_ms], self._keys.slot(user_id))
 
     def beat(self, user_id: str, stream_id: StreamId) -> Beat:
         """Keep a stream live in the seat where it is believed to be."""

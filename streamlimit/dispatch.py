@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from streamlimit import handlers, metrics, problems
 from streamlimit.audit import Audit
-from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated
+from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, TooManyFailures
 from streamlimit.counters import Counters
 from streamlimit.errors import StoreUnavailable
 from streamlimit.metrics import Metrics
@@ -105,6 +105,8 @@ def count_error(counted: Metrics, error: Exception) -> None:
             counted.store_error(handlers.kind_of(error))
         case NotAuthenticated(reason=reason):
             counted.refused(reason)
+        case TooManyFailures():
+            counted.refused("repeated")
         case KeysUnavailable():
             counted.refused("keys_unavailable")
         case Problem(kind=problems.FORBIDDEN):

@@ -73,8 +73,11 @@ class _Examination:
         self._found.append(await _reach(target))
         info, config = await target.info(), await target.settings(*checks.SETTINGS)
         self._judge(checks.version, info)
-        probe = self._probe_keys()
-        permissions = await check_permissions(target, self._user, _by_kind(probe), self._pattern)
+        nobody = self._nobody()
+        probe = self._probe_keys(nobody)
+        kinds = {"admissions": self._keys.admissions(nobody)}
+        kinds |= zip(("user", "ended", "epoch", "stream"), probe, strict=False)
+        permissions = await check_permissions(target, self._user, kinds, self._pattern)
         self._found.append(permissions)
         if permissions.state == "problem":
             self._found.append(Finding("scripts", "skipped", "not run, since permissions are missing"))
@@ -115,20 +118,18 @@ class _Examination:
         slots = sorted(self._target.slots or (0,))
         return [self._keys.epochs[slot] for slot in slots[:: math.ceil(len(slots) / _EPOCHS)]]
 
-    def _probe_keys(self) -> list[str]:
-        """The keys of a user that nobody has, on this server: user, ended, epoch, seats. None exists."""
+    def _nobody(self) -> str:
+        """A user that there is not, whose keys are on this server."""
         while True:
             user_id = f"{PROBE_USER}-{secrets.token_hex(8)}"
             if self._target.slots is None or self._keys.slot(user_id) in self._target.slots:
-                break
+                return user_id
+
+    def _probe_keys(self, user_id: str) -> list[str]:
+        """The keys of this user: user, ended, epoch, seats. None exists."""
         user, ended, _, *seats = self._keys.all_of(user_id)
         # Not the epoch itself, which nothing shall touch.
         return [user, ended, f"{self._epoch}{{{user_id}}}", *seats]
-
-
-def _by_kind(keys: Sequence[str]) -> dict[str, str]:
-    user, ended, epoch, stream, *_ = keys
-    return {"user": user, "ended": ended, "epoch": epoch, "stream": stream}
 
 
 async def _reach(target: Target) -> Finding:

@@ -159,6 +159,7 @@ PROBLEMS: Final[Mapping[ProblemType, Problem]] = {
         problems.invalid([("user_id", "must be 1 to 128 of A-Z a-z 0-9 . _ ~ @ | : + = - and neither '.' nor '..'")]),
         problems.unauthenticated(NotAuthenticated("expired", "The token has expired: get a new one.")),
         problems.forbidden("A player acts for the user that its token names, and for no other."),
+        problems.too_many_admissions(results.TooManyAdmissions(retry_after_ms=41_000)),
         problems.keys_unavailable(),
         problems.body_too_large(),
         problems.unsupported_media_type(),

@@ -1,7 +1,7 @@
 """The handlers of the HTTP operations: each reads a request, asks the tracker, and writes the answer."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -27,8 +27,15 @@ SINCE: Final = "streamlimit.since"
 """In the scope: when the request came, by `perf_counter`."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Admitted = results.Admission | results.LimitReached | results.UnknownUser | results.Recovering | results.StreamEnded
 _Beat = results.Lease | results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable
+_REFUSED: Final[Mapping[type[results.Refusal], Admissions]] = {
+    results.LimitReached: "limit_reached",
+    results.UnknownUser: "unknown_user",
+    results.Recovering: "recovering",
+    results.StreamEnded: "ended",
+    results.TooManyAdmissions: "too_many",
+}
+"""What a refusal is counted as."""
 _logger = logging.getLogger(__name__)
 
 
@@ -50,21 +57,13 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
         body.limit = caller.limit
     answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=key)
     _metrics(request).admission(_outcome(answer))
-    match answer:
-        case results.Admission():
-            if key is None and body.device_id is None and await request.is_disconnected():
-                _logger.debug("A client went away before it was admitted")
-                tracker.abandon(user_id, answer.lease.stream_id)
-            location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
-            return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
-        case results.LimitReached():
-            raise problems.limit_reached(answer)
-        case results.UnknownUser():
-            raise problems.unknown_user()
-        case results.Recovering():
-            raise problems.recovering(answer)
-        case results.StreamEnded():
-            raise problems.stream_ended(answer)
+    if not isinstance(answer, results.Admission):
+        raise problems.refused(answer)
+    if key is None and body.device_id is None and await request.is_disconnected():
+        _logger.debug("A client went away before it was admitted")
+        tracker.abandon(user_id, answer.lease.stream_id)
+    location = f"/v1/users/{quote(user_id, safe='@:+=~')}/streams/{answer.lease.stream_id}"
+    return _json(wire.Admission.of_admission(answer), 201, {"Location": location})
 
 
 async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
@@ -213,20 +212,12 @@ def _metrics(request: Request) -> Metrics:
     return found
 
 
-def _outcome(answer: _Admitted) -> Admissions:
-    match answer:
-        case results.Admission(over_limit=over_limit, stream=stream):
-            if stream.provisional:
-                return "provisional"
-            return "over_limit" if over_limit else "admitted"
-        case results.LimitReached():
-            return "limit_reached"
-        case results.UnknownUser():
-            return "unknown_user"
-        case results.Recovering():
-            return "recovering"
-        case results.StreamEnded():
-            return "ended"
+def _outcome(answer: results.Admission | results.Refusal) -> Admissions:
+    if not isinstance(answer, results.Admission):
+        return _REFUSED[type(answer)]
+    if answer.stream.provisional:
+        return "provisional"
+    return "over_limit" if answer.over_limit else "admitted"
 
 
 def _count(counted: Metrics, beats: Iterable[_Beat]) -> None:

@@ -38,6 +38,10 @@ class Keys:
         """Why the user's last streams ended: hash of REF to `REASON MS`, 10 minutes."""
         return self._of("ended", user_id)
 
+    def admissions(self, user_id: str) -> str:
+        """How many admissions the user asked for: number, a minute from the first on."""
+        return self._of("admissions", user_id)
+
     def stream(self, user_id: str, seat: int) -> str:
         """One live stream: hash, the stream TTL."""
         return f"{self._of('stream', user_id)}:{seat}"

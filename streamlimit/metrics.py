@@ -13,10 +13,12 @@ from streamlimit.counters import Counters
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-Admissions = Literal["admitted", "over_limit", "provisional", "limit_reached", "unknown_user", "recovering", "ended"]
+Admissions = Literal[
+    "admitted", "over_limit", "provisional", "limit_reached", "unknown_user", "recovering", "ended", "too_many"
+]
 Heartbeats = Literal["live", "ended", "unknown", "invalid", "unavailable"]
 StoreErrors = Literal["unavailable", "overloaded"]
-Refusals = Literal["missing", "invalid", "expired", "forbidden", "keys_unavailable"]
+Refusals = Literal["missing", "invalid", "expired", "repeated", "forbidden", "keys_unavailable"]
 
 _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
     ("admissions", "outcome"): (

@@ -198,7 +198,7 @@ def _success(operation: Operation, status: int) -> dict[str, Any]:
 
 def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]:
     headers = {"Cache-Control": _header("NoStore")}
-    if kinds[0].status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if kinds[0].status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = _header("RetryAfter")
     elif kinds[0] in _CHALLENGES:
         headers["WWW-Authenticate"] = _header("Challenge")
@@ -222,7 +222,7 @@ def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
     if operation.path not in ("/livez", "/metrics"):
         kinds.append(problems.STORE_UNAVAILABLE)
     if operation.roles:
-        kinds += [*_CHALLENGES, problems.KEYS_UNAVAILABLE]
+        kinds += [*_CHALLENGES, problems.TOO_MANY_REQUESTS, problems.KEYS_UNAVAILABLE]
     if operation.parameters or operation.body:
         kinds.append(problems.INVALID_REQUEST)
     if operation.body:

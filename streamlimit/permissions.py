@@ -19,6 +19,7 @@ NEEDED: Final = {
     "user": ("HGET", "HSET", "DEL"),
     "ended": ("HGET", "HGETALL", "HEXISTS", "HLEN", "HSET", "HDEL", "PEXPIRE"),
     "epoch": ("PERSIST", "HMGET", "HSET"),
+    "admissions": ("INCRBY", "PTTL", "PEXPIRE"),
 }
 """The commands of the scripts and of `Store`, by the kind of key. Beside them: TIME, and to run the scripts at all
 EVALSHA and SCRIPT LOAD."""
@@ -30,6 +31,7 @@ _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "HDEL": ("id",),
     "HSET": ("id", "value", "one too many"),
     "PEXPIRE": ("1",),
+    "INCRBY": ("no number",),
 }
 
 

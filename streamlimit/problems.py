@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from streamlimit import results, wire
-from streamlimit.callers import KeysUnavailable, NotAuthenticated
+from streamlimit.callers import KeysUnavailable, NotAuthenticated, TooManyFailures
 from streamlimit.errors import InvalidInput, StoreUnavailable
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -85,6 +85,7 @@ LIMIT_REACHED = ProblemType("limit-reached", 409, "The user watches as many stre
 UNKNOWN_USER = ProblemType("unknown-user", 404, "There is no record of this user", FieldsBody)
 UNKNOWN_STREAM = ProblemType("unknown-stream", 404, "No such stream was ever started for this user", FieldsBody)
 STREAM_ENDED = ProblemType("stream-ended", 410, "The stream has ended", EndedBody)
+TOO_MANY_REQUESTS = ProblemType("too-many-requests", 429, "Too many requests in a short time")
 RECOVERING = ProblemType(
     "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
 )
@@ -164,10 +165,31 @@ def recovering(refusal: results.Recovering) -> Problem:
     )
 
 
+def too_many_admissions(refusal: results.TooManyAdmissions) -> Problem:
+    """Not now: a user asks for admission again and again."""
+    detail = "Too many admissions of this user were asked for. Wait for the time in Retry-After."
+    return Problem(TOO_MANY_REQUESTS, detail, headers=retry_after(refusal.retry_after_ms))
+
+
 def stream_ended(ended: results.StreamEnded) -> Problem:
     """The stream is not live any more."""
     detail = f"Its reason: {ended.reason}. To go on, ask for admission."
     return Problem(STREAM_ENDED, detail, reason=ended.reason)
+
+
+def refused(refusal: results.Refusal) -> Problem:
+    """Why no stream was started."""
+    match refusal:
+        case results.LimitReached():
+            return limit_reached(refusal)
+        case results.UnknownUser():
+            return unknown_user()
+        case results.Recovering():
+            return recovering(refusal)
+        case results.StreamEnded():
+            return stream_ended(refusal)
+        case results.TooManyAdmissions():
+            return too_many_admissions(refusal)
 
 
 def unknown_stream() -> Problem:
@@ -184,6 +206,12 @@ def unauthenticated(error: NotAuthenticated) -> Problem:
     """Nobody, as far as we can tell. RFC 6750 section 3.1 has an error only where something was sent."""
     what = "" if error.reason == "missing" else ', error="invalid_token"'
     return Problem(UNAUTHENTICATED, str(error), headers={"WWW-Authenticate": f'Bearer realm="streamlimit"{what}'})
+
+
+def too_many_failures(error: TooManyFailures) -> Problem:
+    """Nobody, as it was the last times."""
+    detail = "This key or token was refused too often. Get another one, or wait for the time in Retry-After."
+    return Problem(TOO_MANY_REQUESTS, detail, headers=retry_after(error.retry_after_ms))
 
 
 def forbidden(detail: str) -> Problem:
@@ -234,6 +262,8 @@ def of(error: Exception) -> Problem:  # noqa: PLR0911 - one for each kind of err
             return error
         case NotAuthenticated():
             return unauthenticated(error)
+        case TooManyFailures():
+            return too_many_failures(error)
         case KeysUnavailable():
             return keys_unavailable()
         case InvalidInput():

@@ -87,6 +87,13 @@ class UnknownUser:
 
 
 @dataclass(frozen=True, slots=True)
+class TooManyAdmissions:
+    """Not now: more admissions of this user were asked for than the rules allow in a minute."""
+
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recovering:
     """Not now: the store lost data, and the free seat may belong to a stream that has not reported yet."""
 
@@ -100,6 +107,10 @@ class StreamEnded:
     """The stream is not live any more."""
 
     reason: Reason
+
+
+Refusal = LimitReached | UnknownUser | Recovering | StreamEnded | TooManyAdmissions
+"""Why no stream was started."""
 
 
 @dataclass(frozen=True, slots=True)

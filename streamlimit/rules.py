@@ -23,6 +23,7 @@ class Rules:
         enforce: False is shadow mode: beyond the limit streams are let in while a seat is free, and counted.
         on_outage: What new streams get while the store is out of reach: an error, or a provisional admission, which
             takes a seat with its first heartbeat afterwards, or is told then that the limit is reached.
+        admissions_per_minute: As many may be asked for, for one user; 0 is any number. See `AdmissionRate`.
 
     Raises:
         InvalidInput: They contradict each other.
@@ -35,12 +36,15 @@ class Rules:
     unknown_users: Literal["admit", "reject"] = "admit"
     enforce: bool = True
     on_outage: Literal["deny", "allow"] = "deny"
+    admissions_per_minute: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_limit <= MAX_SEATS:
             raise InvalidInput("max_limit", f"must be 1 to {MAX_SEATS}")
         if not 0 <= self.limit <= self.max_limit:
             raise InvalidInput("limit", f"must be 0 to max_limit ({self.max_limit})")
+        if self.admissions_per_minute < 0:
+            raise InvalidInput("admissions_per_minute", "must be at least 0")
         if self.heartbeat_ms < 1:
             raise InvalidInput("heartbeat_ms", "must be at least 1")
         if self.ttl_ms > MAX_TTL_MS:

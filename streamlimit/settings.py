@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """users without a record: admit them with LIMIT, or reject them"""
     on_outage: Literal["deny", "allow"] = "deny"
     """while the store is out of reach: deny new streams (503), or allow them provisionally. See docs/guarantees.md"""
+    admissions_per_minute: int = Field(120, ge=0, le=100_000)
+    """as many admissions may be asked for, for one user; more are answered 429; 0: any number"""
     enforce: bool = True
     """false is shadow mode: admit beyond the limit while a seat is free, and say `over_limit` in the answer"""
     secret: CliSuppress[SecretStr] = SecretStr("")
@@ -258,6 +260,7 @@ class Settings(BaseSettings):
             unknown_users=self.unknown_users,
             enforce=self.enforce,
             on_outage=self.on_outage,
+            admissions_per_minute=self.admissions_per_minute,
         )
 
 

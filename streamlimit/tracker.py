@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from redis.asyncio import Redis, RedisCluster
 
 from streamlimit import hash_slots, replies
+from streamlimit.admission_rate import AdmissionRate
 from streamlimit.attempts import is_outage
 from streamlimit.calls import Calls
 from streamlimit.connection import connect
@@ -25,13 +26,12 @@ from streamlimit.results import (
     EndedStream,
     Health,
     Lease,
-    LimitReached,
     Reason,
-    Recovering,
+    Refusal,
     Stream,
     StreamEnded,
+    TooManyAdmissions,
     UnknownStream,
-    UnknownUser,
     UserStreams,
 )
 from streamlimit.rules import DEFAULT_RULES, Rules
@@ -80,6 +80,7 @@ class StreamTracker:
             outage_ms=rules.ttl_ms - rules.heartbeat_ms,
             budget_seconds=budget_seconds,
         )
+        self._rate = AdmissionRate(self._store, self._calls, rules.admissions_per_minute)
 
     @classmethod
     def from_url(
@@ -118,7 +119,7 @@ class StreamTracker:
         on_limit: Literal["reject", "evict"] = "reject",
         limit: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Admission | LimitReached | UnknownUser | Recovering | StreamEnded:
+    ) -> Admission | Refusal:
         """Start a stream, or refuse it.
 
         Where the rules say so, an outage of the store lets it in provisionally; it cannot replace, evict or take over
@@ -151,8 +152,11 @@ class StreamTracker:
         }
         # A guess: the script says so where the user's limit is another one, before it writes anything.
         ref_limit = self.rules.limit if limit is None else limit
+        deadline = self._store.deadline()
         try:
-            reply = await self._decide(user_id, wanted, ref_limit, retry=idempotency_key is not None)
+            if wait_ms := await self._rate.wait_ms(user_id, deadline):
+                return TooManyAdmissions(wait_ms)
+            reply = await self._decide(user_id, wanted, ref_limit, deadline, retry=idempotency_key is not None)
         except StoreUnavailable as error:
             if not self._allows(error) or ref_limit == 0:
                 raise
@@ -334,16 +338,18 @@ class StreamTracker:
         """Delete the user's record; whether there was one. Live streams go on."""
         return bool(await self._store.run(self._calls.deletion(user_id)))
 
-    async def _decide(self, user_id: str, wanted: dict[str, str | int], ref_limit: int, *, retry: bool) -> Any:
+    async def _decide(
+        self, user_id: str, wanted: dict[str, str | int], ref_limit: int, deadline: float, *, retry: bool
+    ) -> Any:
         """Run admit.lua until REF carries the user's limit.
 
         Args:
             user_id: Whose stream.
             wanted: ARGV of admit.lua by their names.
             ref_limit: The user's limit, at a guess.
+            deadline: In the event loop's time.
             retry: The caller may repeat the admission, with the same idempotency key.
         """
-        deadline = self._store.deadline()
         while True:
             ref = mint_ref(ref_limit)
             sig = self._signer.sign(user_id, ref)

@@ -30,16 +30,17 @@ class Mutant:
 
 
 ADMIT, RESUME, RELEASE = "lua/admit.lua", "lua/resume.lua", "lua/release.lua"
-HEARTBEAT, TRIM, LIST, EPOCH, ALL_LUA = (
+HEARTBEAT, TRIM, LIST, EPOCH, COUNT, ALL_LUA = (
     "lua/heartbeat.lua",
     "lua/trim.lua",
     "lua/list.lua",
     "lua/epoch.lua",
+    "lua/count.lua",
     "lua/*.lua",
 )
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
-TOKENS, JWKS = "tokens.py", "jwks.py"
+TOKENS, JWKS, RATE = "tokens.py", "jwks.py", "admission_rate.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -449,5 +450,13 @@ MUTANTS: Final = (
     Mutant("a key set may be huge", JWKS, "if len(body) > _MAX_BYTES:", "if False:"),
     Mutant("a strange server sends us elsewhere", JWKS, "follow_redirects=False", "follow_redirects=True"),
     Mutant("a token without keys is wrong", JWKS, "raise KeysUnavailable(", "return ()  # ("),
+    # How often.
+    Mutant("one admission too many", COUNT, "count > tonumber(ARGV[2])", "count > tonumber(ARGV[2]) + 1"),
+    Mutant("a count of admissions has no end", COUNT, "redis.call('PEXPIRE', KEYS[1], ARGV[3])", ""),
+    Mutant("who asks again and again is let in", TRACKER, "return TooManyAdmissions(wait_ms)", "pass"),
+    Mutant("a process tells the store nothing", RATE, "if asked < self._step:", "if asked < 10**9:"),
+    Mutant("a process forgets who is to wait", RATE, "self._waiting[user_id] = now + wait_ms / 1000", "pass"),
+    Mutant("a wrong key is looked at again and again", "failed_credentials.py", "count >= MOST and", "False and"),
+    Mutant("strangers fill the memory", "failed_credentials.py", "if len(self._failures) > _REMEMBERED:", "if False:"),
     Mutant("the public port has everything", "ports.py", "return port is not None and (", "return False and ("),
 )

@@ -29,6 +29,7 @@ PROCESSES: Final = 16
 USERS: Final = 5
 LIMIT: Final = 3
 SEATS: Final = 10
+SERVED: Final = ("--workers", "2", "--admissions-per-minute", "0")
 TTL_SECONDS: Final = 3
 SAMPLE_SECONDS: Final = 0.02
 MAX_ROUND_SECONDS: Final = 60
@@ -103,7 +104,7 @@ def race(directory: Path, seconds: float = 15, seed: str = "", processes: int = 
         seed: What the clients do at random; when they do it is for the machine to say.
         processes: How many, of several clients each.
     """
-    service = Service(directory, "--workers", "2", "--ttl-seconds", str(TTL_SECONDS), "--heartbeat-seconds", "1")
+    service = Service(directory, *SERVED, "--ttl-seconds", str(TTL_SECONDS), "--heartbeat-seconds", "1")
     rounds = -int(-seconds // MAX_ROUND_SECONDS)
     outcomes = []
     with serving(service), Redis(port=service.embedded_port) as store:
@@ -116,7 +117,7 @@ def race(directory: Path, seconds: float = 15, seed: str = "", processes: int = 
 
 def crowd(directory: Path, processes: int = PROCESSES) -> Outcome:
     """Let clients ask for the seats of many users as fast as they can, each user being asked for by all at once."""
-    service = Service(directory, "--workers", "2")
+    service = Service(directory, *SERVED)
     users = [f"crowd-user-{user}" for user in range(CROWD_USERS)]
     plan = Plan("", service.port, users, "", ttl_ms=90_000)
     plan = replace(plan, admissions=-(-CROWD_ADMISSIONS // (processes * plan.clients)))

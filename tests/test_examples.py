@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from streamlimit import StoreUnavailable, StreamTracker, examples, handlers, wire
 from streamlimit.authenticator import Authenticator
-from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role
+from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role, TooManyFailures
 from streamlimit.metrics import Metrics
 from streamlimit.results import StreamEnded
 from streamlimit.routes import OPERATIONS, Operation
@@ -28,6 +28,7 @@ async def _another_player(*_: Any) -> Caller:
 
 IDENTITIES = {
     "unauthenticated": raising(NotAuthenticated("missing", "who?")),
+    "too-many-requests": raising(TooManyFailures(1_000)),
     "keys-unavailable": raising(KeysUnavailable()),
     "forbidden": _another_player,
 }

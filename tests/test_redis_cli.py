@@ -25,6 +25,7 @@ CHANCE: Final = {
     r"(?<=\t)\d{13}(?=\t)": "UNIX_MS",
     r"(?<=^\d:)\d{5}(?=\t)": "PTTL",
     r"(?<=   2\) \(integer\) )\d{5}$": "PTTL",
+    r"^\d{5}$": "PTTL",
     r"^[0-9a-f]{16}$": "EPOCH",
     r"^\d+ \d+ \d+\.\d\d \d+$": "LATENCY",
     r"^(uptime_in_seconds|connected_clients):\d+$": r"\1:NUMBER",
@@ -104,6 +105,7 @@ def streams(scene: Scene) -> list[str]:
     for user_id, count in {"carol": 1, "dave": 3, "auth0|erin": 3}.items():
         for _ in range(count):
             assert scene.admit(user_id).status_code == 201
+    scene.store.set("admissions:{alice}", 130, px=59_000)
     stream_ids: list[str] = [admission.json()["stream_id"] for admission in admissions]
     scene.replace |= dict(zip(REFS, [stream_id.split(".")[1] for stream_id in stream_ids], strict=True))
     return stream_ids

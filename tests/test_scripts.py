@@ -77,6 +77,8 @@ BY_HAND = [
     ("resume", KEYS, ["", "R1", "S1", "1", "2", "0", "3", "3000", "1", ""], r"^ended terminated$"),
     ("trim", KEYS, ["0", "terminated", "1000", ""], r"^\d+$"),
     ("delete", KEYS[:1], [], r"^0$"),
+    ("count", ["admissions:{alice}"], ["10", "10", "60000"], r"^0$"),
+    ("count", ["admissions:{alice}"], ["1", "10", "60000"], r"^[1-9]\d+$"),
 ]
 
 

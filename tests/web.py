@@ -59,7 +59,7 @@ def problem(answer: httpx2.Response, status: int, name: str, *fields: str) -> An
     assert body["detail"]
     assert [error["field"] for error in body.get("errors", [])] == list(fields)
     assert all(error["message"] for error in body.get("errors", []))
-    if status in (409, 503):
+    if status in (409, 429, 503):
         assert re.fullmatch("[1-9][0-9]*", answer.headers["retry-after"])
     return body
 
