@@ -22,6 +22,7 @@ from streamlimit.handlers import is_legacy, legacy_problem
 from streamlimit.openapi import API_VERSION, document
 from streamlimit.ports import private
 from streamlimit.problems import NO_STORE, Problem
+from streamlimit.readiness import Readiness
 from streamlimit.tracker import StreamTracker
 
 _logger = logging.getLogger(__name__)
@@ -54,8 +55,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with make_tracker() as tracker, authenticator:
+        async with make_tracker() as tracker, Readiness(tracker) as readiness, authenticator:
             app.state.tracker = tracker
+            app.state.readiness = readiness
             app.state.authenticator = authenticator
             app.state.metrics = metrics
             app.state.operator_port = operator_port

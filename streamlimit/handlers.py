@@ -17,6 +17,7 @@ from streamlimit.fields import check_idempotency_key
 from streamlimit.metrics import Admissions, Metrics, StoreErrors
 from streamlimit.ports import is_operators
 from streamlimit.problems import NO_STORE, Problem
+from streamlimit.readiness import Readiness
 from streamlimit.stream_id import parse_stream_id, parse_stream_ref
 from streamlimit.tracker import StreamTracker
 
@@ -189,9 +190,10 @@ async def livez(request: Request, tracker: StreamTracker) -> Response:  # noqa: 
     return _json(wire.Liveness())
 
 
-async def readyz(request: Request, tracker: StreamTracker) -> Response:
+async def readyz(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
     """`GET /readyz`."""
-    health = await tracker.health()
+    readiness: Readiness = request.app.state.readiness
+    health = await readiness.health()
     is_shown = is_operators(request) or not request.app.state.authenticator.asks
     warnings = list(health.warnings) if is_shown else []
     return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=warnings))

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 import streamlimit
-from streamlimit import StoreUnavailable, StreamTracker, problems
+from streamlimit import StoreUnavailable, StreamTracker, problems, readiness
 from streamlimit.openapi import document
 from streamlimit.results import StreamEnded
 from tests.conftest import Serve
@@ -588,7 +588,10 @@ async def test_a_process_that_is_up_says_so(http: httpx2.AsyncClient) -> None:
     assert ok(await http.get("/livez"), {"status"})["status"] == "alive"
 
 
-async def test_a_usable_store_is_ready(http: httpx2.AsyncClient, fake_redis: Redis) -> None:
+async def test_a_usable_store_is_ready(
+    http: httpx2.AsyncClient, fake_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "FRESH_SECONDS", 0)
     fields = {"status", "recovering_seconds", "warnings"}
     assert ok(await http.get("/readyz"), fields) == {"status": "ready", "recovering_seconds": 0, "warnings": []}
     await fake_redis.flushall()
