@@ -7,13 +7,32 @@ ids that it was given, and no others.
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from streamlimit.problems import preflight_refused
 
 _ORIGIN: Final = r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
 _MAX_AGE_SECONDS: Final = 7200  # browsers keep it no longer
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, which refuses in plain text."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == HTTPStatus.OK:
+            return answer
+        parts = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
+        refused = preflight_refused(parts).response()
+        for name, value in answer.headers.items():
+            refused.headers.setdefault(name, value)
+        return refused
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
@@ -36,7 +55,7 @@ def middleware(origins: Sequence[str]) -> list[Middleware]:
         return []
     return [
         Middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=origins,
             allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("Authorization", "Idempotency-Key"),

@@ -85,6 +85,7 @@ LIMIT_REACHED = ProblemType("limit-reached", 409, "The user watches as many stre
 UNKNOWN_USER = ProblemType("unknown-user", 404, "There is no record of this user", FieldsBody)
 UNKNOWN_STREAM = ProblemType("unknown-stream", 404, "No such stream was ever started for this user", FieldsBody)
 STREAM_ENDED = ProblemType("stream-ended", 410, "The stream has ended", EndedBody)
+PREFLIGHT_REFUSED = ProblemType("preflight-refused", 400, "Pages of this origin may not ask like this")
 TOO_MANY_REQUESTS = ProblemType("too-many-requests", 429, "Too many requests in a short time")
 RECOVERING = ProblemType(
     "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
@@ -218,6 +219,11 @@ def forbidden(detail: str) -> Problem:
     """Somebody, but another one would have to ask. Said before anything is looked up, so that it tells nothing else."""
     challenge = 'Bearer realm="streamlimit", error="insufficient_scope"'
     return Problem(FORBIDDEN, detail, headers={"WWW-Authenticate": challenge})
+
+
+def preflight_refused(parts: str) -> Problem:
+    """A browser asked whether a page may send a request, and it may not."""
+    return Problem(PREFLIGHT_REFUSED, f"Not allowed: {parts}. The service knows the origins that may (CORS_ORIGINS).")
 
 
 def body_too_large() -> Problem:

@@ -68,6 +68,24 @@ async def test_what_is_not_documented_is_not_allowed(listed: httpx2.AsyncClient,
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"Origin": "https://other.example"}, "origin"),
+        ({"Access-Control-Request-Method": "PATCH"}, "method"),
+        ({"Access-Control-Request-Headers": "x-other"}, "headers"),
+    ],
+)
+async def test_a_refused_preflight_says_what_is_not_allowed(
+    listed: httpx2.AsyncClient, asked: dict[str, str], named: str
+) -> None:
+    answer = await listed.options(STREAMS, headers={"Origin": TV, "Access-Control-Request-Method": "POST"} | asked)
+
+    assert f"Not allowed: {named}." in problem(answer, 400, "preflight-refused")["detail"]
+    assert "Origin" in answer.headers["vary"]
+
+
+@pytest.mark.anyio
 async def test_a_listed_origin_may_read_answers_and_errors(listed: httpx2.AsyncClient) -> None:
     for path in (STREAMS, "/v1/users/*/streams", "/nowhere", "/v1/users/a%2Fb"):
         answer = await listed.get(path, headers={"Origin": TV})
