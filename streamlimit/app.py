@@ -52,6 +52,7 @@ def create_app(
     """
     authenticator = authenticator or Authenticator()
     metrics = new_metrics(counters or new_counters())
+    authenticator.count_fetches(metrics.key_set_fetch)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

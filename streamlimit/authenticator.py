@@ -1,13 +1,14 @@
 """Tells who is asking, by what it sends as `Authorization: Bearer`: an API key, or the token of a player."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from streamlimit.api_keys import ApiKeys
 from streamlimit.callers import Caller, NotAuthenticated, Role, TooManyFailures
 from streamlimit.failed_credentials import FailedCredentials
+from streamlimit.metrics import Fetches
 from streamlimit.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Authenticator:
     ) -> None:
         if self._tokens:
             await self._tokens.keys.__aexit__(kind, error, trace)
+
+    def count_fetches(self, count: Callable[[Fetches], None]) -> None:
+        """Have it called whenever keys of tokens were fetched, or could not be."""
+        if self._tokens:
+            self._tokens.keys.on_fetch = count
 
     @property
     def asks(self) -> bool:

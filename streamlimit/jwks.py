@@ -7,7 +7,7 @@ are there go on working. A token that names another key has it fetched at once, 
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,7 +15,8 @@ import httpx2
 from jwt import PyJWK
 
 from streamlimit.callers import KeysUnavailable
-from streamlimit.token_keys import read_key_set
+from streamlimit.metrics import Fetches
+from streamlimit.token_keys import ignore_fetch, read_key_set
 from streamlimit.token_settings import ASYMMETRIC
 
 _MAX_BYTES: Final = 256 * 1024
@@ -40,6 +41,7 @@ class RemoteKeys:
     def __init__(
         self, url: str, algorithms: Sequence[str], *, refresh_seconds: float = 300, pause_seconds: float = 10
     ) -> None:
+        self.on_fetch: Callable[[Fetches], None] = ignore_fetch
         self._url = url
         # A secret that is fetched is none.
         self._algorithms = tuple(name for name in algorithms if name in ASYMMETRIC)
@@ -106,10 +108,12 @@ class RemoteKeys:
                 what = "those that are known go on working" if self._keys else "players are not let in"
                 _logger.warning("No keys from %s (%s): %s", self._url, complaint, what)
             self._complaint = complaint
+            self.on_fetch("failed")
         else:
             if self._complaint or keys.keys() != self._keys.keys():
                 _logger.info("Keys for players' tokens, from %s: %s", self._url, ", ".join(sorted(keys)))
             self._keys, self._complaint = keys, ""
+            self.on_fetch("fetched")
 
     async def _read(self) -> bytes:
         # What is compressed may unfold to any size.

@@ -18,6 +18,7 @@ Admissions = Literal[
 ]
 Heartbeats = Literal["live", "ended", "unknown", "invalid", "unavailable"]
 StoreErrors = Literal["unavailable", "overloaded"]
+Fetches = Literal["fetched", "failed"]
 Refusals = Literal["missing", "invalid", "expired", "repeated", "forbidden", "keys_unavailable"]
 
 _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
@@ -34,6 +35,7 @@ _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
         "Requests that were refused for who asked: no key, a wrong one, or one that may not do this.",
         get_args(Refusals),
     ),
+    ("key_set_fetches", "result"): ("Fetches of the keys of players' tokens from JWT_JWKS_URL.", get_args(Fetches)),
 }
 _SLOTS: Final = {
     (family, value): slot
@@ -96,6 +98,10 @@ class Metrics(Collector):
     def refused(self, reason: Refusals) -> None:
         """Count a caller that was not let in."""
         self._row[_SLOTS["callers_refused", reason]] += 1
+
+    def key_set_fetch(self, result: Fetches) -> None:
+        """Count a fetch of the keys of players' tokens."""
+        self._row[_SLOTS["key_set_fetches", result]] += 1
 
     def exposition(self) -> bytes:
         """Write all counts, of all workers, as Prometheus reads them."""

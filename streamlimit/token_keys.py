@@ -6,7 +6,7 @@ is never taken for the secret of an HMAC.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -19,6 +19,7 @@ from jwt import PyJWK
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
+from streamlimit.metrics import Fetches
 from streamlimit.token_settings import SYMMETRIC
 
 MAX_KEYS: Final = 100
@@ -28,8 +29,15 @@ MIN_SECRET_LENGTH: Final = 32
 _PEM: Final = re.compile("-----BEGIN ([A-Z ]+)-----.*?-----END \\1-----", re.DOTALL)
 
 
+def ignore_fetch(_: Fetches) -> None:
+    """Let nobody know how it went."""
+
+
 class TokenKeys(Protocol):
     """Where a verifier finds keys. A context, since some of them do something meanwhile."""
+
+    on_fetch: Callable[[Fetches], None]
+    """Called with how it went, where they were fetched."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -53,6 +61,7 @@ class ConfiguredKeys:
     """
 
     def __init__(self, keys: Sequence[PyJWK] | Mapping[str, PyJWK]) -> None:
+        self.on_fetch: Callable[[Fetches], None] = ignore_fetch
         self._keys = keys
 
     async def __aenter__(self) -> Self:

@@ -56,6 +56,22 @@ async def test_known_keys_are_fetched_once(remote: Open, server: KeyServer) -> N
     assert server.asked == 1
 
 
+async def test_each_fetch_is_told(remote: Open, server: KeyServer) -> None:
+    told: list[str] = []
+    keys = await remote(refresh_seconds=0.02)
+    keys.on_fetch = told.append
+
+    async def fetched_again() -> bool:
+        return "fetched" in told
+
+    async def failed() -> bool:
+        return told[-1] == "failed"
+
+    await until(fetched_again)
+    server.body = b"nonsense"
+    await until(failed)
+
+
 async def test_a_new_key_is_fetched_when_the_first_token_names_it(remote: Open, server: KeyServer) -> None:
     keys = await remote()
     server.body = key_set(OLD, NEW).encode()
