@@ -3,16 +3,22 @@
 It takes what such requests look like, and leaves the rest to the application: a stream that is not live, an id that is
 not well-formed, a body, a path that is percent-encoded, a web page that is to be told whether it may read the answer.
 A task, routing and two messages to send would cost more than the heartbeat itself.
+
+It bounds what a stranger can hold, too: the size of a head, and the number of connections.
 """
 
+import asyncio
+import logging
+import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from streamlimit import dispatch, handlers, wire
+from streamlimit import dispatch, handlers, problems, wire
 from streamlimit.fields import USER_ID_PATTERN
 from streamlimit.problems import NO_STORE
 from streamlimit.results import Lease
@@ -23,7 +29,12 @@ _HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of the request line and the headers, beyond what comes at once (256 KiB at most)."""
 
+_CLOSE: Final = (b"connection", b"close")
+_COMPLAINT_SECONDS: Final = 30
 _LEFT_ALONE: Final = frozenset((b"origin", b"transfer-encoding", b"expect"))
+
+
+_logger = logging.getLogger(__name__)
 
 
 class HeartbeatProtocol(HttpToolsProtocol):
@@ -31,6 +42,18 @@ class HeartbeatProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     """Of a head that has come in pieces so far, but for the first."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """Take a new connection, or answer 503 and close it where there are too many.
+
+        uvicorn's own limit counts connections, too, but refuses the requests of those that are there already.
+        """
+        super().connection_made(transport)
+        state = self.app.state
+        if len(self.connections) > state.max_connections and not self._is_operators():
+            _complain(state.max_connections)
+            transport.write(_too_many_connections(tuple(self.server_state.default_headers)))
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come. The parser would keep a head of any size."""
@@ -42,13 +65,10 @@ class HeartbeatProtocol(HttpToolsProtocol):
             super().data_received(data)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Handle one request, whose head was read; the answer to the one before it is on its way.
-
-        Any other app than our own is uvicorn's, which refuses: too many connections are open.
-        """
+        """Handle one request, whose head was read; the answer to the one before it is on its way."""
         start = super()._start_asgi_task
         # Where the client reads no answers, the application waits until it does.
-        match = None if self.flow.write_paused or app is not self.app else _heartbeat(cycle.scope)
+        match = None if self.flow.write_paused else _heartbeat(cycle.scope)
         if match is None:
             start(cycle, app)
             return
@@ -64,6 +84,11 @@ class HeartbeatProtocol(HttpToolsProtocol):
                 start(cycle, app)
 
         state.tracker.keep_live(match[1], match[2], answer)
+
+    def _is_operators(self) -> bool:
+        """Whether it came by the port of operators, to whom the other one is not to be in the way."""
+        port = self.app.state.operator_port
+        return port is not None and self.server is not None and self.server[1] == port
 
     def _answer(self, cycle: RequestResponseCycle, body: bytes) -> None:
         """Send 200, as `RequestResponseCycle.send` does."""
@@ -96,9 +121,30 @@ def _head(default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) ->
     """All up to the value of Content-Length; made once a second, since the date is in it."""
     headers = [*default_headers, (b"content-type", b"application/json"), *_HEADERS]
     if not keep_alive:
-        headers.append((b"connection", b"close"))
-    lines = (name + b": " + value for name, value in (*headers, (b"content-length", b"")))
-    return b"\r\n".join((b"HTTP/1.1 200 OK", *lines))
+        headers.append(_CLOSE)
+    return _lines(b"HTTP/1.1 200 OK", (*headers, (b"content-length", b"")))
+
+
+def _too_many_connections(default_headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    refused = problems.too_many_connections().response()
+    headers = (*default_headers, *refused.raw_headers, _CLOSE)
+    return _lines(b"HTTP/1.1 503 Service Unavailable", headers) + b"\r\n\r\n" + bytes(refused.body)
+
+
+def _lines(status: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"\r\n".join((status, *(name + b": " + value for name, value in headers)))
+
+
+_complained_at = -math.inf
+
+
+def _complain(max_connections: int) -> None:
+    """Tell the log, once in a while."""
+    global _complained_at  # noqa: PLW0603 - of all connections of the process
+    now = monotonic()
+    if now - _complained_at > _COMPLAINT_SECONDS:
+        _complained_at = now
+        _logger.warning("Further connections are refused: there are MAX_CONNECTIONS (%d)", max_connections)
 
 
 def _nothing() -> None:

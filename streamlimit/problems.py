@@ -90,6 +90,7 @@ TOO_MANY_REQUESTS = ProblemType("too-many-requests", 429, "Too many requests in 
 RECOVERING = ProblemType(
     "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
 )
+TOO_MANY_CONNECTIONS = ProblemType("too-many-connections", 503, "The service holds as many connections as it may")
 STORE_UNAVAILABLE = ProblemType("store-unavailable", 503, "The store cannot be reached")
 KEYS_UNAVAILABLE = ProblemType("keys-unavailable", 503, "Whether the token is right cannot be told now")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "Something went wrong here")
@@ -243,6 +244,12 @@ def store_unavailable() -> Problem:
         "Whether the request took effect is not known; repeat it. A stream that is playing should go on.",
         headers=retry_after(1000),
     )
+
+
+def too_many_connections() -> Problem:
+    """Not now, whatever was to be asked."""
+    detail = "Try again after the time in Retry-After. A stream that is playing should go on."
+    return Problem(TOO_MANY_CONNECTIONS, detail, headers=retry_after(1000))
 
 
 def keys_unavailable() -> Problem:

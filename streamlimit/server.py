@@ -6,6 +6,7 @@ import logging
 import logging.config
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -33,6 +34,8 @@ from streamlimit.tracker import StreamTracker
 _BACKLOG: Final = 2048
 _GARBAGE_THRESHOLD: Final = 20_000
 """Objects between two collections; Python's own 700 are less than what one tick of the event loop has in hand."""
+_OTHER_FILES: Final = 500
+"""Open ones of a worker that are no callers' connections: those to the store, above all."""
 _HEADERS: Final = [("X-Content-Type-Options", "nosniff")]
 """Of every answer. Put here, they cost no more than one bytes object."""
 _CTRL_C: Final = {signal.SIGINT}
@@ -66,6 +69,7 @@ def serve(settings: Settings) -> None:
             load_or_make_secret(settings.data_dir)
         if settings.is_embedded:
             stack.enter_context(EmbeddedStore(settings.embedded_port, settings.data_dir))
+        _allow_open_files(settings.max_connections + _OTHER_FILES)
         listeners = [stack.enter_context(_listen(settings.host, settings.port, "--port"))]
         if settings.operator_port is not None:
             of_operators = _listen(settings.operator_host, settings.operator_port, "--operator-port")
@@ -128,7 +132,7 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
     # What was imported stays, and need not be looked at.
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    return create_app(
+    app = create_app(
         make_tracker,
         Authenticator.from_settings(settings),
         counters=counters,
@@ -136,6 +140,8 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
         origins=settings.origins,
         audit=Audit(settings.log_user_ids, secrets[0]),
     )
+    app.state.max_connections = settings.max_connections
+    return app
 
 
 def _exit(*_: object) -> NoReturn:
@@ -153,6 +159,20 @@ def _stop_with_parent() -> None:
             signal.raise_signal(signal.SIGTERM)
 
         loop.add_reader(parent.sentinel, stop)
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the limit on open files, which the workers inherit, as far as this process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            _logger.warning(
+                "The system allows %d open files; MAX_CONNECTIONS takes %d: set it lower, or ulimit -Hn higher",
+                allowed,
+                wanted,
+            )
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:

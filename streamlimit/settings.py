@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     operator_port: int | None = Field(None, ge=0, le=65535)
     """a port for operators, which has everything; the other one then lacks `/metrics`, `/readyz`, `/docs` and what only
     operators may do"""
+    max_connections: int = Field(10_000, ge=1, le=1_000_000)
+    """that each worker holds; a further one is answered 503 and closed, but for OPERATOR_PORT"""
     workers: int = Field(1, ge=1, le=256)
     """processes that serve"""
     embedded_port: int = Field(6390, ge=1, le=65535)

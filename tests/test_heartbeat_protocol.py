@@ -99,6 +99,7 @@ Connect = Callable[[], Connection]
 @pytest.fixture
 async def server(fake_redis: Redis) -> AsyncIterator[uvicorn.Server]:
     app = create_app(lambda: StreamTracker(fake_redis, [SECRET], Rules()))
+    app.state.max_connections = 100
     config = uvicorn.Config(app, http=HeartbeatProtocol, proxy_headers=False, lifespan="off", log_config=None)
     config.load()
     server = uvicorn.Server(config)
@@ -278,13 +279,46 @@ async def test_a_heartbeat_under_way_is_answered_before_the_service_stops(connec
     assert connection.closed
 
 
-@pytest.mark.usefixtures("unused")
-async def test_too_many_connections_are_refused(connect: Connect, path: str) -> None:
-    connection, _ = connect(), connect()
-    connection.protocol.limit_concurrency = 1
-    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+@pytest.fixture
+def full(server: uvicorn.Server, path: str) -> str:
+    """The path of a live stream, where the one connection that there is is all that there may be."""
+    server.config.loaded_app.state.max_connections = 1
+    return path
 
-    assert (await connection.end()).startswith("HTTP/1.1 503 ")
+
+async def test_a_connection_too_many_is_refused_and_closed(
+    connect: Connect, full: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = connect()
+    answer = await refused.answer()
+
+    assert full
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["connection"] == "close"
+    assert answer.body["type"] == "urn:streamlimit:too-many-connections"
+    assert refused.closed
+    assert "MAX_CONNECTIONS (1)" in caplog.text
+
+
+async def test_the_connections_that_are_there_go_on(connection: Connection, connect: Connect, full: str) -> None:
+    connect()
+
+    assert (await connection.post(full)).status == 200
+
+
+async def test_when_one_has_gone_another_may_come(connection: Connection, connect: Connect, full: str) -> None:
+    connection.protocol.connection_lost(None)
+
+    assert (await connect().post(full)).status == 200
+
+
+async def test_operators_come_by_their_port_however_many_there_are(
+    server: uvicorn.Server, connect: Connect, full: str
+) -> None:
+    server.config.loaded_app.state.operator_port = 2
+
+    assert (await connect().post(full)).status == 200
 
 
 @pytest.mark.parametrize("heartbeat_ms", [27_000, 27_600, 25_501, 1])

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import httpx2
 import pytest
 from redis import Redis
 
-from tests.servers import PATIENCE_SECONDS, Service, serving, wait_for
+from tests.servers import PATIENCE_SECONDS, Service, free_port, running, serving, wait_for
 from tests.web import INVENTED, STREAMS
 
 pytestmark = pytest.mark.slow
@@ -126,6 +127,24 @@ def test_what_is_no_request_of_ours_is_refused(service: Service, store: Redis, w
     assert first_line.startswith(b"HTTP/1.1 4"), said
     assert store.dbsize() == before
     assert service.http.get("/livez").status_code == 200
+
+
+def test_connections_that_say_nothing_are_bounded_and_in_nobodys_way_who_is_there(tmp_path: Path) -> None:
+    operators = free_port()
+    options = ("--max-connections", "20", "--operator-port", str(operators))
+    service = Service(tmp_path, *options)
+    with running(service), contextlib.ExitStack() as stack:
+        service.wait_until(200, "/livez")
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS))
+            for _ in range(100)
+        ]
+        answers = [one.recv(65_536) for one in silent[-50:]]
+
+        assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 503 Service Unavailable"}
+        assert service.http.get("/livez").status_code == 200, "its connection was there before"
+        assert httpx2.get(f"http://127.0.0.1:{operators}/readyz").status_code == 200
+        assert service.log.read_text().count("MAX_CONNECTIONS (20)") == 1
 
 
 @pytest.mark.parametrize("end", range(1, len(ADMISSION + BODY), 7))
