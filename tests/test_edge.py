@@ -1,4 +1,4 @@
-"""The nginx of docs/nginx in front of the service: what it keeps away, and what an edge serves for how long."""
+"""The proxies of docs/edge.md before the service: what they keep away, and what an edge serves for how long."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from streamlimit.handlers import CHECK_MAX_AGE_SECONDS
-from tests.nginx import Nginx
+from tests.fronts import Caddy, Front, Nginx
 from tests.servers import PATIENCE_SECONDS, RedisServer, Service, running, serving, valkey, wait_for
 from tests.web import STREAMS
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 SEGMENT: Final = b"video" * 1_000
 INVENTED: Final = f"1.{'A' * 19}.{'A' * 16}"
 HUGE_BODY: Final = 200 * 1024 * 1024
+HEAD: Final = f"POST {STREAMS} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
 @pytest.fixture
@@ -37,32 +38,35 @@ def service(tmp_path: Path, store: RedisServer) -> Iterator[Service]:
         yield service
 
 
-Front = Callable[..., Nginx]
+Start = Callable[..., Front]
+either = pytest.mark.parametrize("front", [Nginx, Caddy], indirect=True)
 
 
 @pytest.fixture
-def front(tmp_path: Path, service: Service) -> Iterator[Front]:
+def front(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> Iterator[Start]:
+    """Starts nginx, or what the test is parametrized with, with the named configurations."""
+    kind: type[Nginx | Caddy] = getattr(request, "param", Nginx)
     with ExitStack() as stack:
 
-        def start(*names: str, replace: Mapping[str, str] | None = None) -> Nginx:
-            (tmp_path / "nginx").mkdir()
-            nginx = Nginx(tmp_path / "nginx", service.port, *(names or ("api",)), replace=replace)
-            stack.enter_context(running(nginx))
+        def start(*names: str, replace: Mapping[str, str] | None = None) -> Front:
+            (tmp_path / "front").mkdir()
+            front = kind(tmp_path / "front", service.port, *(names or ("api",)), replace=replace)
+            stack.enter_context(running(front))
             for number in range(100):
-                (nginx.videos / f"segment-{number}.ts").write_bytes(SEGMENT)
-            return nginx
+                (front.videos / f"segment-{number}.ts").write_bytes(SEGMENT)
+            return front
 
         yield start
 
 
-def trusting(nginx: Nginx) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(nginx.certificates.authority))
+def trusting(front: Front) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(front.certificates.authority))
 
 
 @contextmanager
-def client(nginx: Nginx, name: str = "api") -> Iterator[httpx2.Client]:
+def client(front: Front, name: str = "api") -> Iterator[httpx2.Client]:
     with httpx2.Client(
-        base_url=f"https://127.0.0.1:{nginx.ports[name]}", verify=trusting(nginx), timeout=PATIENCE_SECONDS
+        base_url=f"https://127.0.0.1:{front.ports[name]}", verify=trusting(front), timeout=PATIENCE_SECONDS
     ) as http:
         yield http
 
@@ -73,13 +77,13 @@ def started(service: Service, user_id: str = "alice") -> str:
     return str(answer.json()["stream_id"])
 
 
-def said_until_the_end(nginx: Nginx, *parts: bytes) -> bytes:
+def said_until_the_end(front: Front, *parts: bytes) -> bytes:
     """What it says on one connection to which these parts are sent, until it closes that."""
-    address = ("127.0.0.1", nginx.ports["api"])
+    address = ("127.0.0.1", front.ports["api"])
     said = b""
     with (
         socket.create_connection(address, timeout=PATIENCE_SECONDS) as raw,
-        trusting(nginx).wrap_socket(raw, server_hostname="127.0.0.1") as connection,
+        trusting(front).wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
         try:
             for part in parts:
@@ -91,7 +95,8 @@ def said_until_the_end(nginx: Nginx, *parts: bytes) -> bytes:
     return said
 
 
-def test_players_reach_the_api_over_tls(front: Front) -> None:
+@either
+def test_players_reach_the_api_over_tls(front: Start) -> None:
     with client(front()) as http:
         stream_id = http.post(STREAMS).json()["stream_id"]
 
@@ -101,25 +106,28 @@ def test_players_reach_the_api_over_tls(front: Front) -> None:
         assert http.post(f"{STREAMS}/{stream_id}/heartbeat").status_code == 410
 
 
-def test_a_path_that_is_encoded_reaches_the_service_as_it_came(front: Front) -> None:
+@either
+def test_a_path_that_is_encoded_reaches_the_service_as_it_came(front: Start) -> None:
     with client(front()) as http:
         assert http.post("/v1/users/a%7Cb/streams").status_code == 201
         assert http.post("/v1/users/alice%2Fstreams/streams").status_code == 422
 
 
+@either
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez", "/docs", "/openapi.json", "/", "/v2/users/alice"])
-def test_what_is_for_operators_is_not_there(front: Front, path: str) -> None:
+def test_what_is_for_operators_is_not_there(front: Start, path: str) -> None:
     with client(front()) as http:
         assert http.get(path).status_code == 404
 
 
+@either
 @pytest.mark.parametrize("path", ["/v1/heartbeats", "/add-stream/user/alice/"])
-def test_what_is_for_back_ends_is_for_known_networks(front: Front, path: str) -> None:
-    with client(front(replace={"allow 127.0.0.0/8;": ""})) as http:
+def test_what_is_for_back_ends_is_for_known_networks(front: Start, path: str) -> None:
+    with client(front(replace={"allow 127.0.0.0/8;": "", "127.0.0.0/8 10": "10"})) as http:
         assert http.get(path).status_code == 403
 
 
-def test_an_address_that_asks_too_often_is_told_to_wait(front: Front) -> None:
+def test_an_address_that_asks_too_often_is_told_to_wait(front: Start) -> None:
     with client(front(replace={"burst=200": "burst=5"})) as http:
         answers = [http.get(f"{STREAMS}/{INVENTED}") for _ in range(50)]
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -130,9 +138,9 @@ def test_an_address_that_asks_too_often_is_told_to_wait(front: Front) -> None:
     assert refused[0].json()["status"] == 429
 
 
-def test_an_address_that_opens_too_many_connections_is_told_to_wait(front: Front) -> None:
+def test_an_address_that_opens_too_many_connections_is_told_to_wait(front: Start) -> None:
     nginx = front(replace={"limit_conn api_connections 200;": "limit_conn api_connections 1;"})
-    head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode()
+    head = f"{HEAD}Content-Length: 9\r\n\r\n".encode()
     with (
         socket.create_connection(("127.0.0.1", nginx.ports["api"])) as raw,
         trusting(nginx).wrap_socket(raw, server_hostname="127.0.0.1") as waiting,
@@ -146,41 +154,47 @@ def test_an_address_that_opens_too_many_connections_is_told_to_wait(front: Front
         wait_for(refused, "429")
 
 
-def test_a_head_that_comes_slowly_is_not_waited_for(front: Front) -> None:
-    nginx = front(replace={"client_header_timeout 5s": "client_header_timeout 1s"})
+@either
+def test_a_head_that_comes_slowly_is_not_waited_for(front: Start) -> None:
+    nginx = front(replace={"client_header_timeout 5s": "client_header_timeout 1s", "read_header 5s": "read_header 1s"})
 
-    assert not said_until_the_end(nginx, f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nX-Slow: ".encode())
+    assert not said_until_the_end(nginx, f"{HEAD}X-Slow: ".encode())
 
 
-def test_a_body_that_comes_slowly_is_not_waited_for(front: Front, store: RedisServer) -> None:
-    nginx = front(replace={"client_body_timeout 5s": "client_body_timeout 1s"})
-    head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+@either
+def test_a_body_that_comes_slowly_is_not_waited_for(front: Start, store: RedisServer) -> None:
+    nginx = front(replace={"client_body_timeout 5s": "client_body_timeout 1s", "read_body 10s": "read_body 1s"})
+    head = f"{HEAD}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
 
     assert b" 201 " not in said_until_the_end(nginx, head.encode())
     assert store.answers()
 
 
-def test_a_huge_body_is_refused(front: Front) -> None:
-    head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Length: {HUGE_BODY}\r\n\r\n".encode()
+@either
+def test_a_huge_body_is_refused(front: Start) -> None:
+    head = f"{HEAD}Content-Length: {HUGE_BODY}\r\n\r\n".encode()
 
     assert said_until_the_end(front(), head).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_huge_body_in_chunks_is_refused(front: Front) -> None:
-    head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+@either
+def test_a_huge_body_in_chunks_is_refused(front: Start) -> None:
+    head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
     chunks = [b"10000\r\n" + b" " * 0x10000 + b"\r\n"] * 16
 
     assert said_until_the_end(front(), head, *chunks).startswith(b"HTTP/1.1 413 ")
 
 
-def test_huge_headers_are_refused(front: Front) -> None:
+@either
+def test_huge_headers_are_refused(front: Start) -> None:
     lines = [b"X-Large: " + b"a" * 1024 * 1024 + b"\r\n"] * 20
 
-    said = said_until_the_end(front(), f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\n".encode(), *lines, b"\r\n")
-    assert said.startswith(b"HTTP/1.1 400 ") or not said  # it may close before it is read
+    said = said_until_the_end(front(), HEAD.encode(), *lines, b"\r\n")
+    assert said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")) or not said  # it may close before it is read
 
 
-def test_a_token_of_the_longest_kind_goes_through(front: Front) -> None:
+@either
+def test_a_token_of_the_longest_kind_goes_through(front: Start) -> None:
     with client(front()) as http:
         assert http.post(STREAMS, headers={"Authorization": f"Bearer {'x' * 8_000}"}).status_code == 201
 
@@ -192,7 +206,7 @@ def segment(http: httpx2.Client, stream_id: str, number: int = 1, user_id: str =
     return answer.status_code
 
 
-def test_segments_are_served_for_a_live_stream_only(front: Front, service: Service) -> None:
+def test_segments_are_served_for_a_live_stream_only(front: Start, service: Service) -> None:
     stream_id = started(service)
     with client(front("api", "edge"), "edge") as http:
         assert segment(http, stream_id) == 200
@@ -203,7 +217,7 @@ def test_segments_are_served_for_a_live_stream_only(front: Front, service: Servi
         assert http.get(f"/alice/{stream_id}/nothing.ts").status_code == 404
 
 
-def test_a_player_that_ignores_the_end_of_its_stream_loses_the_video(front: Front, service: Service) -> None:
+def test_a_player_that_ignores_the_end_of_its_stream_loses_the_video(front: Start, service: Service) -> None:
     stream_id = started(service)
     with client(front("api", "edge"), "edge") as http:
         assert segment(http, stream_id) == 200
@@ -213,7 +227,7 @@ def test_a_player_that_ignores_the_end_of_its_stream_loses_the_video(front: Fron
         assert checks(service) <= 3  # so it was refused at the first check after the one that let it go on
 
 
-def test_a_check_is_good_for_the_segments_of_some_seconds(front: Front, service: Service) -> None:
+def test_a_check_is_good_for_the_segments_of_some_seconds(front: Start, service: Service) -> None:
     stream_id = started(service)
     with client(front("api", "edge"), "edge") as http:
         found = [segment(http, stream_id, number) for number in range(100)]
@@ -230,7 +244,7 @@ def checks(service: Service) -> int:
 
 
 def test_nobody_loses_the_video_when_the_store_loses_its_data(
-    front: Front, service: Service, store: RedisServer
+    front: Start, service: Service, store: RedisServer
 ) -> None:
     stream_id = started(service)
     with Redis(port=store.port) as operator:
@@ -242,7 +256,7 @@ def test_nobody_loses_the_video_when_the_store_loses_its_data(
 @pytest.mark.parametrize(("on_outage", "status"), [("204 @go_on", 200), ("403 @refuse", 403)])
 @pytest.mark.parametrize("away", ["store", "service"])
 def test_in_an_outage_the_configuration_decides(
-    request: pytest.FixtureRequest, front: Front, away: str, on_outage: str, status: int
+    request: pytest.FixtureRequest, front: Start, away: str, on_outage: str, status: int
 ) -> None:
     service: Service = request.getfixturevalue("service")
     stream_id = started(service)
@@ -252,17 +266,32 @@ def test_in_an_outage_the_configuration_decides(
         assert segment(http, stream_id) == status
 
 
-def test_no_log_has_a_stream_id(front: Front, service: Service) -> None:
-    stream_id = started(service)
-    nginx = front("api", "edge")
-    with client(nginx) as http:
-        http.post(f"{STREAMS}/{stream_id}/heartbeat")
-        http.get(f"/{stream_id}")
-    with client(nginx, "edge") as http:
-        segment(http, stream_id)
-        segment(http, INVENTED)
-    logged = "".join(log.read_text() for log in nginx.logs.iterdir())
+def logged(front: Front) -> str:
+    return "".join(log.read_text() for log in front.logs.iterdir() if log.is_file())
 
-    assert " POST 200 " in logged
-    assert stream_id not in logged
-    assert INVENTED not in logged
+
+@either
+def test_no_log_of_the_proxy_has_a_stream_id(front: Start, service: Service) -> None:
+    stream_id = started(service)
+    proxy = front()
+    with client(proxy) as http:
+        assert http.post(f"{STREAMS}/{stream_id}/heartbeat").status_code == 200
+        assert http.get(f"/{stream_id}").status_code == 404
+        service.stop()
+        assert http.post(f"{STREAMS}/{stream_id}/heartbeat").status_code == 502
+    proxy.stop()
+
+    assert logged(proxy).count("POST") == 2
+    assert stream_id not in logged(proxy)
+
+
+def test_no_log_of_the_edge_has_a_stream_id(front: Start, service: Service) -> None:
+    stream_id = started(service)
+    edge = front("api", "edge")
+    with client(edge, "edge") as http:
+        assert [segment(http, one) for one in (stream_id, INVENTED)] == [200, 403]
+    edge.stop()
+
+    assert " GET 200 " in logged(edge)
+    assert stream_id not in logged(edge)
+    assert INVENTED not in logged(edge)
