@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from streamlimit.api_keys import ApiKeys
 from streamlimit.callers import Caller, NotAuthenticated, Role, TooManyFailures
-from streamlimit.failed_credentials import FailedCredentials
+from streamlimit.failed_credentials import MOST, FailedCredentials
 from streamlimit.metrics import Fetches
 from streamlimit.settings import Settings
 
@@ -28,19 +28,22 @@ class Authenticator:
     Args:
         api_keys: Of services and operators.
         tokens: Of players. With neither of the two nobody is asked, and everybody may do everything.
+        failures_per_minute: So often one of them may be wrong; 0 is any number.
     """
 
-    def __init__(self, api_keys: ApiKeys | None = None, tokens: "TokenVerifier | None" = None) -> None:
+    def __init__(
+        self, api_keys: ApiKeys | None = None, tokens: "TokenVerifier | None" = None, failures_per_minute: int = MOST
+    ) -> None:
         self._api_keys = api_keys
         self._tokens = tokens
-        self._failed = FailedCredentials()
+        self._failed = FailedCredentials(failures_per_minute)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Make one with the keys that are configured."""
         api_keys = ApiKeys(settings.digests) if any(settings.digests.values()) else None
         if not settings.verifies_tokens:
-            return cls(api_keys)
+            return cls(api_keys, failures_per_minute=settings.failures_per_minute)
         # 9 MB that not everybody needs.
         from streamlimit.jwks import RemoteKeys  # noqa: PLC0415
         from streamlimit.token_keys import configured_keys  # noqa: PLC0415
@@ -59,7 +62,7 @@ class Authenticator:
             leeway_seconds=settings.jwt_leeway_seconds,
             max_limit=settings.max_limit,
         )
-        return cls(api_keys, verifier)
+        return cls(api_keys, verifier, settings.failures_per_minute)
 
     async def __aenter__(self) -> Self:
         if self._tokens:

@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     """what the `aud` of every token has to hold; needed where there is a key"""
     jwt_leeway_seconds: int = Field(10, ge=0, le=60)
     """by how much the clock of whoever makes tokens may differ"""
+    failures_per_minute: int = Field(10, ge=0, le=100_000)
+    """so often a key or token may be wrong; after that it is answered 429 without a look at it; 0: any number"""
     key_prefix: Annotated[str, AfterValidator(check_key_prefix)] = ""
     """put before every key, so that deployments can share a Redis"""
     host: str = "127.0.0.1"

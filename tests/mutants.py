@@ -456,7 +456,7 @@ MUTANTS: Final = (
     Mutant("who asks again and again is let in", TRACKER, "return TooManyAdmissions(wait_ms)", "pass"),
     Mutant("a process tells the store nothing", RATE, "if asked < self._step:", "if asked < 10**9:"),
     Mutant("a process forgets who is to wait", RATE, "self._waiting[user_id] = now + wait_ms / 1000", "pass"),
-    Mutant("a wrong key is looked at again and again", "failed_credentials.py", "count >= MOST and", "False and"),
+    Mutant("a wrong key is looked at again and again", "failed_credentials.py", "0 < self._most <= count", "False"),
     Mutant("strangers fill the memory", "failed_credentials.py", "if len(self._failures) > _REMEMBERED:", "if False:"),
     Mutant("the public port has everything", "ports.py", "return port is not None and (", "return False and ("),
 )

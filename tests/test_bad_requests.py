@@ -148,6 +148,7 @@ BAD_USER_IDS = [
     "%C3%BC",
     "%E2%82%AC",
 ]
+BAD_USER_IDS += ["%2561", "a%C0%AFb", "%D0%B0lice", "a%E2%80%AE", "a%E2%80%8B", "a%27%29", "a%0D%0ADEL"]
 BAD_USER_IDS += ["a%2Fb", "a%2fb", "..%2Falice", "a*", "a%3F", "a%5B", "a%25", "a,b", "%2E", "%2e%2e", "x" * 129, "%5C"]
 USER_ROUTES = [
     *(("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/streams"), ("GET", "/streams"), ("DELETE", "/streams")),
@@ -186,6 +187,18 @@ async def test_an_admission_with_a_bad_field_is_refused(
     http: httpx2.AsyncClient, fake_redis: Redis, field: str, value: Any
 ) -> None:
     problem(await http.post(STREAMS, json={field: value}), 422, "invalid-request", field)
+    assert await nothing_is_stored(fake_redis)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", str(2**53 + 1), "9" * 5_000])
+@pytest.mark.parametrize(("method", "path"), [("POST", STREAMS), ("PUT", ALICE)])
+async def test_a_number_beyond_all_bounds_is_refused(
+    http: httpx2.AsyncClient, fake_redis: Redis, method: str, path: str, number: str
+) -> None:
+    answer = await http.request(method, path, content=f'{{"limit": {number}}}', headers=JSON)
+
+    assert answer.json()["errors"][0]["field"] in {"limit", "body"}
+    problem(answer, 422, "invalid-request", answer.json()["errors"][0]["field"])
     assert await nothing_is_stored(fake_redis)
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -127,6 +128,22 @@ def test_the_library_example_runs(valkey_server: RedisServer) -> None:
 
     assert done.stderr == ""
     assert done.stdout.startswith("Lease(stream_id='1.")
+
+
+@pytest.mark.slow
+def test_the_hostile_cases_are_as_many_as_the_page_says() -> None:
+    page = SECURITY.read_text().partition("## What was tried")[2]
+    rows = re.findall(r"^\| .+ \| (\d+) \| (`.+`) \|$", page, re.MULTILINE)
+    tests = {name for _, names in rows for name in re.findall(r"`(test_\w+\.py::\w+)`", names)}
+    files = sorted({f"tests/{name.partition('::')[0]}" for name in tests})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *files]
+    collected = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    cases = Counter(re.findall(r"^tests/(test_\w+\.py::\w+)", collected, re.MULTILINE))
+
+    assert tests <= cases.keys()
+    counted = [sum(cases[name] for name in tests if f"`{name}`" in names) for _, names in rows]
+    assert [int(count) for count, _ in rows] == counted
+    assert f"\n{sum(counted)} in all." in page
 
 
 def test_the_table_of_settings_is_the_settings() -> None:

@@ -75,6 +75,14 @@ def test_after_a_minute_it_is_looked_at_again(clock: list[float]) -> None:
     assert failed.wait_ms("token") == 0
 
 
+def test_where_any_number_may_be_wrong_nobody_waits() -> None:
+    failed = FailedCredentials(0)
+    for _ in range(3 * MOST):
+        failed.note("token")
+
+    assert failed.wait_ms("token") == 0
+
+
 def test_failures_that_are_long_ago_do_not_count(clock: list[float]) -> None:
     failed = FailedCredentials()
     for _ in range(3 * MOST):
