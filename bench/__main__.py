@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from bench import chart, in_the_store, machine, over_http, report, servers, start_up
+from bench import chart, credentials, in_the_store, machine, over_http, report, servers, start_up
 from bench.plan import FULL, QUICK, ROOT, BenchError, choose_cores
 from bench.run import Run
 from bench.servers import ADMISSIONS, BATCHES, HEARTBEATS, SERVERS, Server
-from bench.targets import GROWTH, LATENCY, WORKERS
+from bench.targets import GROWTH, KEYED, LATENCY, WORKERS
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -26,6 +26,7 @@ PARTS = {
     BATCHES: over_http.batches,
     GROWTH: over_http.growth,
     WORKERS: over_http.workers,
+    KEYED: credentials.credentials,
     "scripts": in_the_store.scripts,
     "memory": in_the_store.memory,
     "start": start_up.start_up,

@@ -28,7 +28,8 @@ end
 function init(args)
   for line in io.lines(args[1]) do
     local path, body = line:match('^(%S+)\t?(.*)$')
-    local headers = body ~= '' and {['Content-Type'] = 'application/json'} or nil
+    local headers = {['Content-Type'] = body ~= '' and 'application/json' or nil}
+    for name, value in pairs(wrk.headers) do headers[name] = value end -- those of wrk's -H
     requests[#requests + 1] = wrk.format('POST', path, headers, body ~= '' and body or nil)
   end
   if not args[2] then

@@ -5,9 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -39,10 +40,17 @@ class Load:
 
 
 def wrk(
-    port: int, requests: Path, seconds: int, connections: int = CONNECTIONS, output: Path | None = None
+    port: int,
+    requests: Path,
+    seconds: int,
+    connections: int = CONNECTIONS,
+    *,
+    output: Path | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str | Path]:
     """The command that sends the requests of a file for some time; with `output` each once, for at most that time."""
     command: list[str | Path] = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
+    command += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command += ["-s", LUA]
     return [*command, f"http://{HOST}:{port}", "--", requests, *([output] if output else [])]
 

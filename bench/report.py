@@ -5,7 +5,22 @@ from typing import Final
 
 from bench.plan import BATCH
 from bench.servers import ADMISSIONS, BARE, BATCHES, FASTIFY, HEARTBEATS, SERVERS
-from bench.targets import FEW, GROWTH, LATENCY, MANY, ONE, TARGETS, TWO, WORKERS, Found
+from bench.targets import (
+    CREDENTIALS,
+    FEW,
+    GROWTH,
+    KEYED,
+    LATENCY,
+    MANY,
+    NO_KEYS,
+    NOBODY,
+    ONE,
+    TARGETS,
+    TWO,
+    WITH_KEYS,
+    WORKERS,
+    Found,
+)
 from bench.verdicts import Ratio, Spread, Summary, cpu_ratio, rate_ratio
 
 TITLES: Final = {
@@ -15,14 +30,18 @@ TITLES: Final = {
     LATENCY: "Latency of heartbeats at half of each one's peak",
     GROWTH: "Heartbeats with few and with many live streams",
     WORKERS: "Heartbeats with one and with two workers",
+    KEYED: "Heartbeats with keys configured, and a token that nobody looks at",
+    CREDENTIALS: "Admissions of one device, by who asks",
 }
 _NAMES: Final = {server.name: server.title for server in SERVERS} | {
     FEW: "1,000 live streams",
     MANY: "very many",
     ONE: "one worker",
     TWO: "two workers",
+    NO_KEYS: "streamlimit, no key configured, none sent",
+    WITH_KEYS: "streamlimit, keys configured, a token sent",
 }
-_OVER: Final = {BATCHES: FASTIFY.name, GROWTH: FEW, WORKERS: ONE}
+_OVER: Final = {BATCHES: FASTIFY.name, GROWTH: FEW, WORKERS: ONE, CREDENTIALS: NOBODY}
 """What others are compared with, where that is not the bare application."""
 
 
@@ -67,7 +86,7 @@ def machine(described: Mapping[str, str]) -> str:
 
 def _head(load: str) -> tuple[str, ...]:
     rate = "heartbeats/s" if load == BATCHES else "requests/s"
-    over = {BATCHES: "of Fastify", GROWTH: "of few", WORKERS: "of one"}.get(load, "of bare")
+    over = {BATCHES: "of Fastify", GROWTH: "of few", WORKERS: "of one", CREDENTIALS: "of no key"}.get(load, "of bare")
     cpu = ("CPU µs", f"CPU {over}", "store µs")
     return ("server", f"{rate} (lowest to highest)", over, *cpu, "p50 ms", "p99 ms", "CPU % server, store, wrk")
 

@@ -1,10 +1,11 @@
 """One run of the whole, or of parts of it: what is chosen, and what has been found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from bench import servers
 from bench.load import paced, wrk
@@ -65,10 +66,13 @@ class Run:
         *,
         connections: int = CONNECTIONS,
         cores: int = 1,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Contender:
         """A server under as much load as it answers."""
-        warm = wrk(server.port, requests, self.plan.warm_seconds, connections)
-        load = wrk(server.port, requests, self.plan.seconds, connections)
+        warm, load = (
+            wrk(server.port, requests, seconds, connections, headers=headers)
+            for seconds in (self.plan.warm_seconds, self.plan.seconds)
+        )
         return Contender(name=name, server=server, store=store, warm=warm, load=load, cores=cores)
 
     def half_load(self, peak: Contender, requests: Path) -> Contender:

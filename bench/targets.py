@@ -20,6 +20,8 @@ from bench.stores import REDIS, VALKEY
 from bench.verdicts import Summary, cpu_ratio, rate_ratio
 
 GROWTH, FEW, MANY = "growth", "few", "many"
+KEYED, NO_KEYS, WITH_KEYS = "keys", "no-keys", "with-keys"
+CREDENTIALS, NOBODY = "credentials", "no key"
 LATENCY, WORKERS, ONE, TWO = "latency", "workers", "one", "two"
 NOT_MEASURED: Final = "not measured"
 MILLION: Final = 1_000_000
@@ -174,6 +176,7 @@ TARGETS: Final[tuple[tuple[str, str, Callable[[Found], Measured]], ...]] = (
     ("… Valkey", "≤ 230 bytes", _memory(VALKEY, 230)),
     ("… of 1,000,000", "≤ 260 MB", _million),
     ("heartbeats/s with 1,000,000 live streams, over 1,000", "≥ 0.95", _rates(GROWTH, FEW, 0.95, MANY)),
+    ("heartbeats/s with keys and tokens, over bare ASGI", "≥ 0.55", _rates(KEYED, BARE.name, 0.55, WITH_KEYS)),
     ("heartbeats/s of two workers, over one", "≥ 1.8", _workers),
     ("start-up to the first admission, embedded store", "< 1.5 s", _seconds("start", 1.5)),
     ("import of the package", "< 0.4 s", _seconds("import", 0.4)),
