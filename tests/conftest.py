@@ -15,7 +15,7 @@ from tests.cluster import Cluster
 from tests.documented import check_documented
 from tests.sentinels import Sentinels
 from tests.servers import KEPT, RedisServer, redis7, running, valkey
-from tests.stores import QUICK_ON_TOPOLOGIES, TOPOLOGIES, Backend, backend_of, open_tracker
+from tests.stores import QUICK_EVERYWHERE, TOPOLOGIES, Backend, backend_of, open_tracker
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
@@ -29,7 +29,7 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 def missing(tool: str) -> NoReturn:
     """Skip the test; where CI runs, everything must be there."""
-    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl chromium faketime wrk nginx"
+    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl chromium faketime wrk nginx caddy"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -38,9 +38,9 @@ def missing(tool: str) -> NoReturn:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and item.originalname not in QUICK_ON_TOPOLOGIES:
+        if isinstance(item, pytest.Function) and item.originalname not in QUICK_EVERYWHERE:
             given = item.callspec.params if hasattr(item, "callspec") else {}
-            if given.get("backend") in TOPOLOGIES:
+            if given.get("backend") in ("redis", *TOPOLOGIES):
                 item.add_marker(pytest.mark.slow)
 
 

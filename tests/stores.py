@@ -20,7 +20,7 @@ from tests.servers import HAVE_SUBNETS
 
 TOPOLOGIES: Final = ("sentinel", "cluster")
 
-QUICK_ON_TOPOLOGIES: Final = {
+QUICK_EVERYWHERE: Final = {
     "test_a_process_that_starts_in_recovery_waits_too",
     "test_a_stream_is_terminated_by_its_ref",
     "test_a_stream_resumes_after_the_loss_of_everything",
@@ -30,8 +30,9 @@ QUICK_ON_TOPOLOGIES: Final = {
     "test_streams_are_admitted_up_to_the_limit",
     "test_the_keys_are_those_of_the_contract",
 }
-"""The tests of the contract that are quick on topologies, too. The rules are the same scripts there; what differs is
-how these get to their server, and what is said of the whole store: a test of each script, and some of loss, tell."""
+"""The tests of the contract that are quick on the second engine and on topologies, too. The rules are the same scripts
+there; what differs is how these get to their server, and what is said of the whole store: a test of each script, and
+some of loss, tell."""
 
 
 @dataclass(frozen=True, slots=True)

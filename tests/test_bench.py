@@ -266,6 +266,7 @@ def test_the_paced_generator_knows_a_whole_answer(answer: bytes, success: object
     assert paced.success(answer) is success
 
 
+@pytest.mark.slow
 def test_the_paced_generator_sends_its_plan_and_counts_what_failed(tmp_path: Path) -> None:
     answers = itertools.cycle([200, 200, 503])
 

@@ -218,6 +218,7 @@ def test_a_server_that_is_not_there_is_told_in_one_finding() -> None:
     assert "whether the server runs" in told.advice
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_told_in_one_finding(start_server: StartServer) -> None:
     server = start_server()
     server.signal(signal.SIGSTOP)
@@ -228,6 +229,7 @@ def test_a_frozen_server_is_told_in_one_finding(start_server: StartServer) -> No
     assert "frozen" in told.advice
 
 
+@pytest.mark.slow
 def test_a_server_that_freezes_in_the_middle_is_told(valkey_server: RedisServer) -> None:
     async def run() -> list[Finding]:
         async with Proxy(valkey_server.port) as proxy:

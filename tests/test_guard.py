@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 from bench.guard import BUDGET, complaints
 from tests.documents import ROOT
 
 
+@pytest.mark.slow
 def test_a_heartbeat_costs_no_more_than_it_may() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.guard"], cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -21,6 +24,7 @@ def test_what_costs_more_than_it_may_is_told() -> None:
     assert complaints(dearer) == ["commands in the store, alone: a heartbeat costs 6.00, and may cost 5.00"]
 
 
+@pytest.mark.slow
 def test_more_work_counts_more() -> None:
     code = (
         "from bench.guard import counting\n"

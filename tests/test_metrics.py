@@ -178,6 +178,7 @@ def add(counters: Counters) -> None:
         row[1] += 1
 
 
+@pytest.mark.slow
 def test_processes_count_together() -> None:
     counters = Counters(2)
     context = multiprocessing.get_context("spawn")

@@ -167,6 +167,7 @@ async def test_an_invented_id_takes_no_seat_afterwards(tracker: StreamTracker, s
     assert await tracker.heartbeat("alice", OTHERS_ID) == UnknownStream()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_outage", ["deny", "allow"])
 def test_over_http_as_the_setting_says(tmp_path: Path, server: RedisServer, on_outage: str) -> None:
     options = ("--redis-url", server.url, "--on-outage", on_outage, "--budget-seconds", "0.3")

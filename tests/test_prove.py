@@ -116,6 +116,7 @@ def test_where_a_promise_was_broken_nothing_is_written(page: Path) -> None:
     assert page.read_text() == PAGE.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_lets_the_proofs_stop_their_servers_and_writes_nothing(
     page: Path, tmp_path: Path, number: signal.Signals

@@ -59,7 +59,7 @@ async def test_a_loss_while_all_processes_were_idle_is_noticed_at_the_next_call_
     make_tracker: TrackerFactory, redis: Redis
 ) -> None:
     """Nobody knows which of the streams were silent, so all may resume."""
-    rules = dataclasses.replace(RULES, ttl_ms=900, heartbeat_ms=300)
+    rules = dataclasses.replace(RULES, ttl_ms=600, heartbeat_ms=200)
     tracker, other = await make_tracker(rules), await make_tracker(rules)
     streams = [await admitted(tracker) for _ in range(rules.limit)]
     await redis.flushall()

@@ -25,6 +25,7 @@ def report(*vulns: dict[str, Any], **more: Any) -> dict[str, Any]:
 WEAKNESS = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["3"]}
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_has_every_package_of_the_lock_with_its_hashes() -> None:
     done = subprocess.run([ROOT / "scripts" / "sbom"], capture_output=True, text=True, check=True)
     bill = json.loads(done.stdout)
