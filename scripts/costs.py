@@ -15,7 +15,7 @@ from streamlimit import Lease, Rules, StreamTracker
 from streamlimit.calls import Calls
 from streamlimit.hash_slots import tags
 from streamlimit.keys import Keys
-from streamlimit.node import MAX_BEATS
+from streamlimit.node import MAX_CLAIMS
 from streamlimit.scripts import ADMIT, EPOCH, HEARTBEAT, RELEASE, RESUME
 from streamlimit.store import Call
 from streamlimit.stream_id import Signer, StreamId, mint_ref
@@ -115,8 +115,8 @@ class Simulation:
 
         random.shuffle(self._streams)
         sample = self._streams[:_SAMPLE]
-        self._measure("beat", (self._heartbeat(group) for group in chunks(self._streams, MAX_BEATS)), together=4)
-        self._measure("own_call", (self._heartbeat([one]) for one in sample), together=MAX_BEATS)
+        self._measure("beat", (self._heartbeat(group) for group in chunks(self._streams, MAX_CLAIMS)), together=4)
+        self._measure("own_call", (self._heartbeat([one]) for one in sample), together=MAX_CLAIMS)
         self._measure("alone", (self._heartbeat([one]) for one in sample), together=1)
 
         lost = [stream for stream in sample if stream.id.seat == 1]
@@ -158,7 +158,7 @@ class Simulation:
             yield self._in_epoch(call)
 
     def _heartbeat(self, streams: Sequence[Stream]) -> Call:
-        beats = [self._calls.beat(*stream) for stream in streams]
+        beats = [self._calls.claim(*stream) for stream in streams]
         return Call(
             HEARTBEAT, [beat.key for beat in beats], [RULES.ttl_ms, *(word for beat in beats for word in beat[2:])]
         )

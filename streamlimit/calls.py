@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from streamlimit.keys import Keys
-from streamlimit.node import Beat
+from streamlimit.node import Claim
 from streamlimit.results import Reason
 from streamlimit.rules import Rules
 from streamlimit.scripts import ADMIT, COUNT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
@@ -42,10 +42,10 @@ class Calls:
         """Count admissions that are asked for."""
         return Call(COUNT, [self._keys.admissions(user_id)], [amount, most, window_ms], self._keys.slot(user_id))
 
-    def beat(self, user_id: str, stream_id: StreamId) -> Beat:
-        """Keep a stream live in the seat where it is believed to be."""
+    def claim(self, user_id: str, stream_id: StreamId) -> Claim:
+        """What a stream id says; of a seat that there is not, the last one instead."""
         key = self._keys.stream(user_id, min(stream_id.seat, self._rules.max_limit))
-        return Beat(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig)
+        return Claim(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig)
 
     def resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
         """Look where a stream is, and bring it back where the store lost it."""

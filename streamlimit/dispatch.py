@@ -20,8 +20,11 @@ from streamlimit.routes import OPERATIONS, Operation
 
 _CHANGES: Final = ("PUT", "DELETE")
 
-HEARTBEAT: Final = next(number for number, one in enumerate(OPERATIONS) if one.handler is handlers.heartbeat)
-"""What heartbeats are counted by."""
+HEARTBEAT, GET_STREAM = (
+    next(number for number, one in enumerate(OPERATIONS) if one.handler is handler)
+    for handler in (handlers.heartbeat, handlers.get_stream)
+)
+"""What these are counted by."""
 
 
 def new_counters() -> Counters:

@@ -23,6 +23,7 @@ from streamlimit.tracker import StreamTracker
 
 CHECK_MAX_AGE_SECONDS: Final = 5
 """How long an edge may let a stream go on without asking again."""
+CHECKED: Final = {"Cache-Control": f"max-age={CHECK_MAX_AGE_SECONDS}"}
 
 SINCE: Final = "streamlimit.since"
 """In the scope: when the request came, by `perf_counter`."""
@@ -110,9 +111,13 @@ async def end(request: Request, tracker: StreamTracker) -> Response:
 
 async def get_stream(request: Request, tracker: StreamTracker) -> Response:
     """`GET /v1/users/{user_id}/streams/{stream_id}`."""
-    stream = await tracker.get(request.path_params["user_id"], request.path_params["stream_id"])
+    stream = await tracker.get(
+        request.path_params["user_id"],
+        request.path_params["stream_id"],
+        spent_seconds=perf_counter() - request.scope[SINCE],
+    )
     if isinstance(stream, results.Stream):
-        return _json(wire.StreamState.of(stream), headers={"Cache-Control": f"max-age={CHECK_MAX_AGE_SECONDS}"})
+        return _json(wire.StreamState.of(stream), headers=CHECKED)
     raise ended_problem(stream)
 
 

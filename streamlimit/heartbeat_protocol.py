@@ -1,8 +1,9 @@
-"""uvicorn's HTTP protocol, which answers the heartbeats of live streams itself: 99 of 100 requests.
+"""uvicorn's HTTP protocol, which answers the heartbeats of live streams itself, and the checks of edges.
 
-It takes what such requests look like, and leaves the rest to the application: a stream that is not live, an id that is
-not well-formed, a body, a path that is percent-encoded, a web page that is to be told whether it may read the answer.
-A task, routing and two messages to send would cost more than the heartbeat itself.
+99 of 100 requests of players are heartbeats, and an edge checks for every few seconds of video. It takes what such
+requests look like, and leaves the rest to the application: a stream that is not live, an id that is not well-formed, a
+body, a path that is percent-encoded, a web page that is to be told whether it may read the answer. A task, routing and
+two messages to send would cost more than the answer itself.
 
 It bounds what a stranger can hold, too: the size of a head, and the number of connections.
 """
@@ -11,8 +12,10 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from time import monotonic, perf_counter
 from typing import Any, Final
 
@@ -21,11 +24,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from streamlimit import dispatch, handlers, problems, wire
 from streamlimit.fields import USER_ID_PATTERN
 from streamlimit.problems import NO_STORE
-from streamlimit.results import Lease
 from streamlimit.stream_id import STREAM_ID_PATTERN
+from streamlimit.tracker import StreamTracker
 
-_PATH: Final = re.compile(rf"/v1/users/({USER_ID_PATTERN.replace('$', '/')})/streams/({STREAM_ID_PATTERN})/heartbeat")
-_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in NO_STORE.items())
+_PATH: Final = re.compile(
+    rf"/v1/users/({USER_ID_PATTERN.replace('$', '/')})/streams/({STREAM_ID_PATTERN})(?P<heartbeat>/heartbeat)?"
+)
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of the request line and the headers, beyond what comes at once (256 KiB at most)."""
 
@@ -68,34 +72,35 @@ class HeartbeatProtocol(HttpToolsProtocol):
         """Handle one request, whose head was read; the answer to the one before it is on its way."""
         start = super()._start_asgi_task
         # Where the client reads no answers, the application waits until it does.
-        match = None if self.flow.write_paused else _heartbeat(cycle.scope)
+        match = None if self.flow.write_paused else _plain(cycle.scope)
         if match is None:
             start(cycle, app)
             return
         started = perf_counter()
         state = app.state
+        kind = _HEARTBEAT if match["heartbeat"] else _CHECK
 
-        def answer(lease: Lease | None) -> None:
-            if lease:
-                self._answer(cycle, wire.lease_json(lease))
-                state.metrics.answered(dispatch.HEARTBEAT, 200, perf_counter() - started)
+        def answer(found: Any) -> None:
+            if found:
+                self._answer(cycle, kind, kind.body(found))
+                state.metrics.answered(kind.number, 200, perf_counter() - started)
             else:
                 cycle.scope[handlers.SINCE] = started  # type: ignore[typeddict-unknown-key] # a key of our own
                 start(cycle, app)
 
-        state.tracker.keep_live(match[1], match[2], answer)
+        kind.ask(state.tracker)(match[1], match[2], answer)
 
     def _is_operators(self) -> bool:
         """Whether it came by the port of operators, to whom the other one is not to be in the way."""
         port = self.app.state.operator_port
         return port is not None and self.server is not None and self.server[1] == port
 
-    def _answer(self, cycle: RequestResponseCycle, body: bytes) -> None:
+    def _answer(self, cycle: RequestResponseCycle, kind: "_Kind", body: bytes) -> None:
         """Send 200, as `RequestResponseCycle.send` does."""
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
-        head = _head(tuple(self.server_state.default_headers), cycle.keep_alive)
+        head = _head(kind, tuple(self.server_state.default_headers), cycle.keep_alive)
         self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         if not cycle.keep_alive:
             self.transport.close()
@@ -103,12 +108,30 @@ class HeartbeatProtocol(HttpToolsProtocol):
         cycle.on_response = _nothing  # it is the protocol's, which has the cycle
 
 
-def _heartbeat(scope: Any) -> "re.Match[str] | None":
-    if scope["method"] != "POST" or scope["root_path"]:
-        return None
-    match = _PATH.fullmatch(scope["path"])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """Of requests that are answered here."""
+
+    number: int
+    """What they are counted by."""
+    ask: Callable[[StreamTracker], Callable[[str, str, Callable[[Any], None]], None]]
+    body: Callable[[Any], bytes]
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+_HEARTBEAT: Final = _Kind(dispatch.HEARTBEAT, attrgetter("keep_live"), wire.lease_json, _encoded(NO_STORE))
+_CHECK: Final = _Kind(dispatch.GET_STREAM, attrgetter("get_live"), wire.state_json, _encoded(handlers.CHECKED))
+
+
+def _plain(scope: Any) -> "re.Match[str] | None":
+    method = scope["method"]
+    match = None if scope["root_path"] else _PATH.fullmatch(scope["path"])
     # An encoded slash would be a part of the path here.
-    if match is None or b"%" in scope["raw_path"]:
+    if match is None or method != ("POST" if match["heartbeat"] else "GET") or b"%" in scope["raw_path"]:
         return None
     for name, value in scope["headers"]:
         if name in _LEFT_ALONE or (name == b"content-length" and value != b"0"):
@@ -116,10 +139,10 @@ def _heartbeat(scope: Any) -> "re.Match[str] | None":
     return match
 
 
-@lru_cache(maxsize=4)
-def _head(default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) -> bytes:  # noqa: FBT001 - the cache is quicker so
+@lru_cache(maxsize=8)
+def _head(kind: _Kind, default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) -> bytes:  # noqa: FBT001 - the cache is quicker so
     """All up to the value of Content-Length; made once a second, since the date is in it."""
-    headers = [*default_headers, (b"content-type", b"application/json"), *_HEADERS]
+    headers = [*default_headers, (b"content-type", b"application/json"), *kind.headers]
     if not keep_alive:
         headers.append(_CLOSE)
     return _lines(b"HTTP/1.1 200 OK", (*headers, (b"content-length", b"")))

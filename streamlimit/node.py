@@ -11,23 +11,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from streamlimit.lane import Lane
-from streamlimit.scripts import HEARTBEAT, Script
+from streamlimit.scripts import GET, HEARTBEAT, Script
 
-MAX_BEATS: Final = 128
-"""Heartbeats in one script call: they take the server about a millisecond, in which it does nothing else."""
+MAX_CLAIMS: Final = 128
+"""In one script call: they take the server about a millisecond, in which it does nothing else."""
 
 PATIENCE: Final = 0.5
 """The part of an operation's budget for which a call may wait to be sent, and then for its answer."""
 
 _MAX_CALLS: Final = 64
-_BEATS_IN_FLIGHT: Final = 2
+_CLAIMS_IN_FLIGHT: Final = 2
 _CALLS_IN_FLIGHT: Final = 16
 _MAX_WAITING: Final = 10_000
 _MAX_LOADINGS: Final = 3
 
 
-class Beat(NamedTuple):
-    """A heartbeat on its way to the server."""
+class Claim(NamedTuple):
+    """That a seat holds a stream, as a stream id says."""
 
     slot: int
     key: str
@@ -77,7 +77,7 @@ class Connections(Protocol):
 class Node:
     """One server that takes writes: a single one, the primary of a Sentinel set, or a primary of a Cluster.
 
-    Heartbeats have a lane of their own, so that no slow admission stands before them.
+    Heartbeats and looks have lanes of their own, so that no slow admission stands before them.
 
     Args:
         name: Its address, for people; '' where there is only one.
@@ -101,7 +101,6 @@ class Node:
         self.clock_ahead_ms = 0
         """Of the event loop's clock; 0 until it is met, so that what must not be late is refused, and it is met."""
         self.meeting = asyncio.Lock()
-        self._ttl_ms = ttl_ms
         self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
         self._one_user_scripts = one_user_scripts
         self.calls = Lane[Command](
@@ -111,13 +110,10 @@ class Node:
             max_waiting=_MAX_WAITING,
             patience_seconds=patience_seconds,
         )
-        self.beats = Lane[Beat](
-            self._send_beats,
-            max_batch=MAX_BEATS,
-            max_in_flight=_BEATS_IN_FLIGHT,
-            max_waiting=_MAX_WAITING,
-            patience_seconds=patience_seconds,
-        )
+        self.beats = self._lane_of_claims(HEARTBEAT, ttl_ms)
+        """Of heartbeat.lua."""
+        self.looks = self._lane_of_claims(GET)
+        """Of get.lua."""
 
     async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
         """Send commands in one go, and load the scripts that the server does not know.
@@ -160,25 +156,36 @@ class Node:
 
     async def close(self) -> None:
         """Wait until all calls are answered, and close the connections."""
-        await asyncio.gather(self.calls.drain(), self.beats.drain())
+        await asyncio.gather(self.calls.drain(), self.beats.drain(), self.looks.drain())
         await self._connections.close()
 
-    async def _send_beats(self, beats: Sequence[Beat]) -> list[Any]:
-        if self._one_user_scripts:
-            return [
-                reply if isinstance(reply, RedisError) else reply[0]
-                for reply in await self.exchange([self._heartbeats((beat,)) for beat in beats])
-            ]
-        (ends,) = await self.exchange([self._heartbeats(beats)])
-        if isinstance(ends, RedisError):
-            raise ends
-        return ends  # type: ignore[no-any-return]
+    def _lane_of_claims(self, script: Script, *args: int) -> Lane[Claim]:
+        """A lane whose script takes these arguments, and then REF and SIG of each claim; it replies to each."""
 
-    def _heartbeats(self, beats: Sequence[Beat]) -> Command:
-        args: list[str | int] = [self._ttl_ms]
-        for beat in beats:
-            args += beat[2:]
-        return script_call(HEARTBEAT, [beat.key for beat in beats], args)
+        def call(claims: Sequence[Claim]) -> Command:
+            words: list[str | int] = [*args]
+            for claim in claims:
+                words += claim[2:]
+            return script_call(script, [claim.key for claim in claims], words)
+
+        async def send(claims: Sequence[Claim]) -> list[Any]:
+            if self._one_user_scripts:
+                return [
+                    reply if isinstance(reply, RedisError) else reply[0]
+                    for reply in await self.exchange([call((claim,)) for claim in claims])
+                ]
+            (replies,) = await self.exchange([call(claims)])
+            if isinstance(replies, RedisError):
+                raise replies
+            return replies  # type: ignore[no-any-return]
+
+        return Lane(
+            send,
+            max_batch=MAX_CLAIMS,
+            max_in_flight=_CLAIMS_IN_FLIGHT,
+            max_waiting=_MAX_WAITING,
+            patience_seconds=self._patience_seconds,
+        )
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:

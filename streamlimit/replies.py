@@ -17,6 +17,7 @@ from streamlimit.results import (
     UnknownUser,
     UserStreams,
 )
+from streamlimit.stream_id import StreamId
 
 
 def admission(
@@ -75,6 +76,12 @@ def found(user_id: str, reply: list[Any]) -> Stream | StreamEnded | UnknownStrea
         case ["unknown"]:
             return UnknownStream()
     raise AssertionError(f"resume.lua replied {reply!r}")
+
+
+def seen(user_id: str, stream_id: StreamId, reply: list[Any]) -> Stream:
+    """Read what get.lua replied for the stream of this id."""
+    now, pttl, *told = reply
+    return _stream(user_id, now, [stream_id.seat, pttl, stream_id.ref, *told])
 
 
 def trimmed(user_id: str, reply: list[Any]) -> tuple[EndedStream, ...]:

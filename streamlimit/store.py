@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
@@ -17,13 +18,17 @@ from streamlimit.epochs import Epochs
 from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
-from streamlimit.node import MAX_BEATS, Beat, Node, command, script_call
+from streamlimit.lane import Lane
+from streamlimit.node import MAX_CLAIMS, Claim, Node, command, script_call
 from streamlimit.results import Health
 from streamlimit.scripts import HEARTBEAT, Script
 from streamlimit.topology import find_topology
 
 BUDGET_SECONDS: Final = 1.0
 """Unless set otherwise, every operation has answered or failed after this time."""
+
+BEATS, LOOKS = attrgetter("beats"), attrgetter("looks")
+"""The lanes of heartbeat.lua and get.lua."""
 
 _LATE_MS: Final = 1_000
 """How long after the deadline a script may still decide: the meeting that told the server's clock took up to this."""
@@ -147,31 +152,32 @@ class Store:
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
         raise StoreUnavailable("the store loses its data again and again")
 
-    def heartbeat_soon(self, beat: Beat, answer: Callable[[int], None]) -> None:
-        """Run heartbeat.lua for one stream, together with those that come at the same moment, once and without a task.
+    def soon(self, lane: Callable[[Node], Lane[Claim]], claim: Claim, answer: Callable[[Any], None]) -> None:
+        """Run a script for one stream, together with those that come at the same moment, once and without a task.
 
         There is no timer, since `Lane` and `Node` answer in time.
 
         Args:
-            beat: The heartbeat.
+            lane: BEATS or LOOKS.
+            claim: Which stream.
             answer: Called with the reply; 0 where there was none, or none to go by.
         """
 
         def on_replies(replies: asyncio.Future[list[Any]]) -> None:
-            reply = None if replies.exception() else replies.result()[0]
-            answer(reply if type(reply) is int and beat.slot not in self._epochs.down else 0)
+            reply = 0 if replies.exception() else replies.result()[0]
+            answer(0 if isinstance(reply, RedisError) or claim.slot in self._epochs.down else reply)
 
         try:
-            self._topology.node(beat.slot).beats.submit((beat,)).add_done_callback(on_replies)
+            lane(self._topology.node(claim.slot)).submit((claim,)).add_done_callback(on_replies)
         except (StoreOverloaded, ClusterDownError):
             answer(0)
 
-    async def heartbeat(self, beat: Beat, deadline: float) -> int | StoreUnavailable:
+    async def heartbeat(self, beat: Claim, deadline: float) -> int | StoreUnavailable:
         """Run heartbeat.lua for one stream."""
         (answer,) = await self._beat((beat,), deadline)
         return answer
 
-    async def heartbeats(self, beats: Sequence[Beat], deadline: float) -> list[int | StoreUnavailable]:
+    async def heartbeats(self, beats: Sequence[Claim], deadline: float) -> list[int | StoreUnavailable]:
         """Run heartbeat.lua for many streams, in one round trip to each server.
 
         Returns:
@@ -185,7 +191,7 @@ class Store:
                 server = beat.slot
             by_server.setdefault(server, []).append(place)
         parts = [
-            places[at : at + MAX_BEATS] for places in by_server.values() for at in range(0, len(places), MAX_BEATS)
+            places[at : at + MAX_CLAIMS] for places in by_server.values() for at in range(0, len(places), MAX_CLAIMS)
         ]
         answers = await asyncio.gather(*(self._beat([beats[place] for place in part], deadline) for part in parts))
         results: list[int | StoreUnavailable] = [0] * len(beats)
@@ -235,8 +241,8 @@ class Store:
             raise reply
         return reply
 
-    async def _beat(self, beats: Sequence[Beat], deadline: float) -> Sequence[int | StoreUnavailable]:
-        """Send at most MAX_BEATS heartbeats to the server that holds them."""
+    async def _beat(self, beats: Sequence[Claim], deadline: float) -> Sequence[int | StoreUnavailable]:
+        """Send at most MAX_CLAIMS heartbeats to the server that holds them."""
 
         async def send(node: Node) -> list[Any]:
             return await node.beats.submit(beats)
@@ -251,7 +257,7 @@ class Store:
             replies[place] = answer
         return replies
 
-    async def _beat_alone(self, beat: Beat, deadline: float) -> int | StoreUnavailable:
+    async def _beat_alone(self, beat: Claim, deadline: float) -> int | StoreUnavailable:
         """For one that the server of the others does not carry out: its slot has moved, say."""
         try:
             (end,) = await self.run(Call(HEARTBEAT, [beat.key], [self._ttl_ms, *beat[2:]], beat.slot), deadline)

@@ -19,7 +19,7 @@ from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
 from streamlimit.fields import check_device_id, check_idempotency_key, check_text, check_user_id, checked
 from streamlimit.keys import SINGLE_SERVER, Keys
-from streamlimit.node import Beat
+from streamlimit.node import Claim
 from streamlimit.results import (
     Admission,
     Check,
@@ -35,7 +35,7 @@ from streamlimit.results import (
     UserStreams,
 )
 from streamlimit.rules import DEFAULT_RULES, Rules
-from streamlimit.store import BUDGET_SECONDS, Store
+from streamlimit.store import BEATS, BUDGET_SECONDS, LOOKS, Store
 from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id, parse_stream_ref
 
 BeatResult = Lease | StreamEnded | UnknownStream
@@ -213,7 +213,7 @@ class StreamTracker:
         if parsed is None:
             answer(None)
         else:
-            self._store.heartbeat_soon(self._calls.beat(user_id, parsed), on_reply)
+            self._store.soon(BEATS, self._calls.claim(user_id, parsed), on_reply)
 
     async def heartbeat(self, user_id: str, stream_id: str, *, spent_seconds: float = 0) -> BeatResult:
         """Keep a stream live for one more TTL, or bring it back where the store lost it.
@@ -229,7 +229,7 @@ class StreamTracker:
         if parsed is None:
             return UnknownStream()
         deadline = self._store.deadline(spent_seconds)
-        reply = await self._store.heartbeat(self._calls.beat(user_id, parsed), deadline)
+        reply = await self._store.heartbeat(self._calls.claim(user_id, parsed), deadline)
         if not isinstance(reply, StoreUnavailable) and reply:
             return self._lease(stream_id, reply)
         result = (
@@ -255,7 +255,7 @@ class StreamTracker:
         deadline = self._store.deadline()
         results: dict[int, BeatResult | InvalidInput | StoreUnavailable] = {}
         parsed: list[tuple[int, str, StreamId]] = []
-        beats: list[Beat] = []
+        beats: list[Claim] = []
         for index, (user_id, text) in enumerate(streams):
             try:
                 stream_id = self._parse(user_id, text)
@@ -266,7 +266,7 @@ class StreamTracker:
                 results[index] = UnknownStream()
                 continue
             parsed.append((index, user_id, stream_id))
-            beats.append(self._calls.beat(user_id, stream_id))
+            beats.append(self._calls.claim(user_id, stream_id))
 
         missing: list[tuple[int, str, StreamId]] = []
         for found, reply in zip(parsed, await self._store.heartbeats(beats, deadline), strict=True):
@@ -284,9 +284,29 @@ class StreamTracker:
         results |= {index: result for (index, _, _), result in zip(missing, resumed, strict=True)}
         return tuple(results[index] for index in range(len(streams)))
 
-    async def get(self, user_id: str, stream_id: str) -> Stream | StreamEnded | UnknownStream:
-        """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`."""
-        deadline = self._store.deadline()
+    def get_live(self, user_id: str, stream_id: str, answer: Callable[[Stream | None], None]) -> None:
+        """Make one attempt at what `get` does, as `keep_live` does for `heartbeat`."""
+
+        def on_reply(reply: Any) -> None:
+            answer(replies.seen(user_id, parsed, reply) if parsed and reply else None)
+
+        parsed = parse_stream_id(stream_id)
+        if parsed is None or parsed.seat > self.rules.max_limit:
+            answer(None)
+        else:
+            self._store.soon(LOOKS, self._calls.claim(user_id, parsed), on_reply)
+
+    async def get(
+        self, user_id: str, stream_id: str, *, spent_seconds: float = 0
+    ) -> Stream | StreamEnded | UnknownStream:
+        """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`.
+
+        Args:
+            user_id: Whose stream.
+            stream_id: Its id.
+            spent_seconds: How much of the budget is gone already.
+        """
+        deadline = self._store.deadline(spent_seconds)
         parsed = self._parse(user_id, stream_id)
         if parsed is None:
             return UnknownStream()

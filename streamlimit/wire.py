@@ -215,6 +215,11 @@ def lease_json(lease: results.Lease) -> bytes:
     ).encode()
 
 
+def state_json(stream: results.Stream) -> bytes:
+    """`StreamState` as it is sent to edges."""
+    return StreamState.of(stream).model_dump_json().encode()
+
+
 class UserStreams(Answer):
     """The live streams of a user, by seat."""
 

@@ -30,12 +30,13 @@ class Mutant:
 
 
 ADMIT, RESUME, RELEASE = "lua/admit.lua", "lua/resume.lua", "lua/release.lua"
-HEARTBEAT, TRIM, LIST, EPOCH, COUNT, ALL_LUA = (
+HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
     "lua/heartbeat.lua",
     "lua/trim.lua",
     "lua/list.lua",
     "lua/epoch.lua",
     "lua/count.lua",
+    "lua/get.lua",
     "lua/*.lua",
 )
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
@@ -450,6 +451,10 @@ MUTANTS: Final = (
     Mutant("a key set may be huge", JWKS, "if len(body) > _MAX_BYTES:", "if False:"),
     Mutant("a strange server sends us elsewhere", JWKS, "follow_redirects=False", "follow_redirects=True"),
     Mutant("a token without keys is wrong", JWKS, "raise KeysUnavailable(", "return ()  # ("),
+    # What an edge is told.
+    Mutant("an invented stream is seen", GET, "fields[2] == ARGV[2 * i] then", "true then"),
+    Mutant("one key of a wrong type blinds all", GET, "redis.pcall('HMGET'", "redis.call('HMGET'"),
+    Mutant("a stream of a loss is not looked for", TRACKER, "dry_run=True), deadline)", "dry_run=True), 0)"),
     # How often.
     Mutant("one admission too many", COUNT, "count > tonumber(ARGV[2])", "count > tonumber(ARGV[2]) + 1"),
     Mutant("a count of admissions has no end", COUNT, "redis.call('PEXPIRE', KEYS[1], ARGV[3])", ""),

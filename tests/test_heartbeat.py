@@ -420,6 +420,47 @@ async def test_get_says_whether_a_stream_may_go_on_and_changes_nothing(tracker: 
     assert await redis.pttl("stream:{alice}:1") <= 500
 
 
+async def seen(tracker: StreamTracker, user_id: str, stream_id: str) -> Stream | None:
+    """What one look at the seat tells, as the checks of an edge get it."""
+    answer = asyncio.get_running_loop().create_future()
+    tracker.get_live(user_id, stream_id, answer.set_result)
+    stream: Stream | None = await answer
+    return stream
+
+
+async def test_a_live_stream_is_seen_as_get_tells_of_it(tracker: StreamTracker) -> None:
+    names = {"device_id": "tv-1", "device_name": "Zoë's TV", "content_id": "film-7"}
+    for given in ({}, names):
+        stream_id = (await admitted(tracker, **given)).lease.stream_id
+        told = await tracker.get("alice", stream_id)
+        stream = await seen(tracker, "alice", stream_id)
+
+        assert isinstance(told, Stream)
+        assert stream == dataclasses.replace(told, expires_at_ms=stream.expires_at_ms if stream else 0)
+        assert abs(stream.expires_at_ms - told.expires_at_ms) <= 1_000
+
+
+async def test_what_a_seat_does_not_hold_is_not_seen(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    seat, ref, sig = stream_id.split(".")
+    for other in (f"2.{ref}.{sig}", f"99.{ref}.{sig}", f"{seat}.{ref}.{'A' * 16}", f"{seat}.{'A' * 19}.{sig}", "x"):
+        assert await seen(tracker, "alice", other) is None
+    assert await seen(tracker, "bob", stream_id) is None
+    await redis.delete("stream:{alice}:1")
+
+    assert await seen(tracker, "alice", stream_id) is None
+
+
+async def test_many_are_seen_at_once_whatever_becomes_of_one(tracker: StreamTracker, redis: Redis) -> None:
+    streams = {user: (await admitted(tracker, user)).lease.stream_id for user in ("alice", "bob", "carol")}
+    await redis.delete("stream:{bob}:1")
+    await redis.set("stream:{bob}:1", "by mistake")
+
+    found = await asyncio.gather(*(seen(tracker, *one) for one in streams.items()))
+
+    assert [stream and stream.user_id for stream in found] == ["alice", None, "carol"]
+
+
 async def test_get_calls_provisional_what_a_heartbeat_would_bring_back(tracker: StreamTracker, redis: Redis) -> None:
     stream_id = (await admitted(tracker)).lease.stream_id
     await redis.flushall()

@@ -1,4 +1,4 @@
-"""The protocol answers the heartbeats of live streams as the application does, which one with a body reaches."""
+"""The protocol answers heartbeats and checks of live streams as the application does, which some of them reach."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
 from streamlimit.app import create_app
-from streamlimit.heartbeat_protocol import HeartbeatProtocol, _heartbeat
+from streamlimit.heartbeat_protocol import HeartbeatProtocol, _plain
 from streamlimit.results import Lease
 from tests.conftest import SECRET
 from tests.servers import PATIENCE_SECONDS
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 PATH = f"{STREAMS}/{INVENTED}/heartbeat"
 A_BODY: Final = "Content-Length: 1\r\n\r\n "
 NO_BODY: Final = "\r\n"
+FROM_A_PAGE: Final = "Origin: https://tv.example\r\n\r\n"
 
 
 class Answer(NamedTuple):
@@ -46,6 +47,10 @@ class Connection(asyncio.Transport):
 
     async def post(self, path: str, rest: str = NO_BODY) -> Answer:
         self.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{rest}")
+        return await self.answer()
+
+    async def get(self, path: str, rest: str = NO_BODY) -> Answer:
+        self.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n{rest}")
         return await self.answer()
 
     async def answer(self) -> Answer:
@@ -223,6 +228,59 @@ async def test_both_are_counted_alike(connection: Connection, path: str) -> None
         assert count in metrics
 
 
+@pytest.fixture
+async def checked(connection: Connection) -> str:
+    """Where a live stream is checked, whose names JSON has to escape."""
+    body = json.dumps({"device_id": 'tv "1"', "device_name": "Zoë's \\ <TV>", "content_id": "📺"})
+    head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = await connection.post(STREAMS, head + body)
+    return f"{STREAMS}/{answer.body['stream_id']}"
+
+
+async def checked_both_ways(connection: Connection, path: str) -> list[Answer]:
+    return [await connection.get(path, rest) for rest in (NO_BODY, FROM_A_PAGE)]
+
+
+async def test_a_check_of_a_live_stream(connection: Connection, checked: str) -> None:
+    short, long = await checked_both_ways(connection, checked)
+
+    assert (short.status, short.headers["cache-control"]) == (200, "max-age=5")
+    assert told(short) == told(long)
+
+
+async def test_a_check_of_a_live_stream_needs_no_application(
+    connection: Connection, checked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(StreamTracker, "get")
+
+    assert (await connection.get(checked)).status == 200
+
+
+async def test_a_check_of_a_stream_that_the_store_lost(connection: Connection, checked: str, fake_redis: Redis) -> None:
+    await fake_redis.delete("stream:{alice}:1")
+    short, long = await checked_both_ways(connection, checked)
+
+    assert (short.status, short.body["provisional"]) == (200, True)
+    assert told(short) == told(long)
+
+
+async def test_a_check_of_a_stream_that_ended_or_never_was(connection: Connection, checked: str) -> None:
+    await connection.post(f"{checked}/release")
+    for path, status in ((checked, 410), (PATH.removesuffix("/heartbeat"), 404)):
+        short, long = await checked_both_ways(connection, path)
+
+        assert short.status == status
+        assert told(short) == told(long)
+
+
+async def test_checks_are_counted(connection: Connection, checked: str) -> None:
+    await checked_both_ways(connection, checked)
+    connection.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    counted = 'streamlimit_answers_total{method="GET",route="/v1/users/{user_id}/streams/{stream_id}",status="200"} 2.0'
+    assert counted in await connection.end()
+
+
 @pytest.mark.usefixtures("unused")
 async def test_many_in_one_packet_are_answered_in_their_order(connection: Connection, path: str) -> None:
     heartbeat = f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -339,16 +397,21 @@ def scope(path: str = PATH, *headers: tuple[bytes, bytes], **other: Any) -> dict
         scope(PATH, (b"host", b"x"), (b"content-length", b"0"), (b"content-type", b"text/plain")),
         scope(PATH.replace("alice", "a@b.example|c:+=~-_.")),
         scope(PATH.replace("alice", "...")),
+        scope(PATH.removesuffix("/heartbeat"), method="GET"),
     ],
 )
-def test_a_plain_heartbeat_is_known(request_: dict[str, Any]) -> None:
-    assert _heartbeat(request_)
+def test_a_plain_request_is_known(request_: dict[str, Any]) -> None:
+    assert _plain(request_)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
         scope(method="GET"),
+        scope(method="PUT"),
+        scope(PATH.removesuffix("/heartbeat")),
+        scope(PATH.removesuffix("/heartbeat"), method="HEAD"),
+        scope(PATH.removesuffix("/heartbeat"), method="DELETE"),
         scope(root_path="/limits"),
         scope(f"{PATH}/"),
         scope(f"{PATH}\n"),
@@ -365,4 +428,4 @@ def test_a_plain_heartbeat_is_known(request_: dict[str, Any]) -> None:
     ],
 )
 def test_anything_else_is_left_to_the_application(request_: dict[str, Any]) -> None:
-    assert not _heartbeat(request_)
+    assert not _plain(request_)

@@ -70,6 +70,8 @@ BY_HAND = [
     ("admit", KEYS, [*ADMIT[:-1], "1"], r"^admissible \d+ 1 3$"),
     ("heartbeat", [KEYS[3]], ["3000", "R1", "S1"], r"^\d+$"),
     ("heartbeat", [KEYS[3]], ["3000", "R1", "wrong"], r"^0$"),
+    ("get", [KEYS[3]], ["R1", "S1"], r"^\d+ \d+ \d+ tv-1$"),
+    ("get", [KEYS[3]], ["R1", "wrong"], r"^0$"),
     ("resume", KEYS, ["", "R1", "S1", "", "2", "0", "3", "3000", "1", ""], r"^live \d+ 1 3000 R1 \d+ tv-1$"),
     ("epoch", [KEYS[2]], ["", "E1", "3000", ""], r"^E1 \d+ 0$"),
     ("epoch", [KEYS[2]], ["E0", "E2", "3000", ""], r"^E1 \d+ \d+$"),
