@@ -5,7 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +23,14 @@ class Front:
     """One process between clients and the service."""
 
     command: list[str]
-    certificates: Certificates
-    ports: Mapping[str, int]
-    """By the names of the configurations."""
-    logs: Path
-    videos: Path
+
+    def __init__(self, directory: Path, names: Sequence[str]) -> None:
+        self.certificates = Certificates.issue(directory, HOSTS)
+        self.ports = {name: free_port() for name in names}
+        """By the names of the configurations."""
+        self.videos, self.logs = directory / "video", directory / "logs"
+        self.videos.mkdir()
+        self.logs.mkdir()
 
     def start(self) -> None:
         # What Caddy keeps in its user's home stays there.
@@ -60,12 +63,9 @@ class Nginx(Front):
         binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
         if binary is None:
             missing("nginx")
-        self.certificates = Certificates.issue(directory, HOSTS)
-        self.ports = {name: free_port() for name in names}
-        self.videos = directory / "video"
-        self.logs = directory / "logs"
-        for new in (self.videos, self.logs, directory / "cache", directory / "temporary"):
-            new.mkdir()
+        super().__init__(directory, names)
+        (directory / "cache").mkdir()
+        (directory / "temporary").mkdir()
         included = []
         for name, port in self.ports.items():
             text = (DOCS / "nginx" / f"{name}.conf").read_text()
@@ -105,11 +105,7 @@ class Caddy(Front):
         binary = shutil.which("caddy")
         if binary is None:
             missing("caddy")
-        self.certificates = Certificates.issue(directory, HOSTS)
-        self.ports = {name: free_port() for name in names}
-        self.logs, self.videos = directory / "logs", directory / "video"
-        self.logs.mkdir()
-        self.videos.mkdir()
+        super().__init__(directory, names)
         text = (DOCS / "caddy" / "Caddyfile").read_text()
         for old, changed in (replace or {}).items():
             text = text.replace(old, changed)
