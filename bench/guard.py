@@ -36,8 +36,8 @@ from streamlimit.settings import Settings
 BUDGET: Final = {
     "instructions, alone, over bare": 3.6,
     "instructions, in a crowd, over bare": 1.4,
-    "C functions, alone, over bare": 3.1,
-    "C functions, in a crowd, over bare": 1.3,
+    "C functions, alone, over bare": 2.8,
+    "C functions, in a crowd, over bare": 1.15,
     "writes to the client": 1.0,
     "reads of the store, in a crowd": 0.05,
     "commands in the store, alone": 5.0,

@@ -9,14 +9,25 @@ from typing import Any, Generic, TypeVar
 from streamlimit.errors import StoreOverloaded
 
 _Item = TypeVar("_Item")
+Answer = Callable[[Any], None]
+"""Takes a reply, or the exception in its place."""
 
 
 @dataclass(slots=True)
 class _Waiting(Generic[_Item]):
     items: Sequence[_Item]
-    replies: asyncio.Future[list[Any]]
     until: float
     """When it has waited long enough, in the event loop's time."""
+    replies: asyncio.Future[list[Any]] | None
+    answer: Answer | None = None
+    """Instead of a future, for one item."""
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits that there is no reply."""
+        if self.answer:
+            _call(self.answer, error)
+        elif self.replies and not self.replies.done():
+            self.replies.set_exception(error)
 
 
 class Lane(Generic[_Item]):
@@ -58,16 +69,21 @@ class Lane(Generic[_Item]):
         Raises:
             StoreOverloaded: Too many wait already. In the future: it waited too long, and was not sent.
         """
-        if self._waiting + len(items) > self._max_waiting:
-            raise StoreOverloaded("too many calls wait for the store")
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(items, loop.create_future(), loop.time() + self._patience_seconds)
-        self._queue.append(waiting)
-        self._waiting += len(items)
-        if not self._flushing:
-            self._flushing = True
-            loop.call_soon(self._flush)
-        return waiting.replies
+        replies = asyncio.get_running_loop().create_future()
+        self._put(items, replies, None)
+        return replies
+
+    def submit_one(self, item: _Item, answer: Answer) -> None:
+        """The same for one item and without a future, which would cost more than all of its way through here.
+
+        Args:
+            item: What is to be sent.
+            answer: Called once.
+
+        Raises:
+            StoreOverloaded: Too many wait already.
+        """
+        self._put((item,), None, answer)
 
     async def drain(self) -> None:
         """Wait until all that was handed in is answered."""
@@ -76,6 +92,16 @@ class Lane(Generic[_Item]):
                 await asyncio.wait(self._batches)
             else:
                 await asyncio.sleep(0)
+
+    def _put(self, items: Sequence[_Item], replies: asyncio.Future[list[Any]] | None, answer: Answer | None) -> None:
+        if self._waiting + len(items) > self._max_waiting:
+            raise StoreOverloaded("too many calls wait for the store")
+        loop = asyncio.get_running_loop()
+        self._queue.append(_Waiting(items, loop.time() + self._patience_seconds, replies, answer))
+        self._waiting += len(items)
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -96,7 +122,7 @@ class Lane(Generic[_Item]):
                 break
             waiting = queue.popleft()
             self._waiting -= size
-            if not waiting.replies.done():  # else nobody waits for it any more
+            if waiting.replies is None or not waiting.replies.done():  # else nobody waits for it any more
                 batch.append(waiting)
                 room -= size
         return batch
@@ -106,13 +132,14 @@ class Lane(Generic[_Item]):
             replies = await self._send([item for waiting in batch for item in waiting.items])
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             for waiting in batch:
-                if not waiting.replies.done():
-                    waiting.replies.set_exception(error)
+                waiting.fail(error)
             return
         start = 0
         for waiting in batch:
             end = start + len(waiting.items)
-            if not waiting.replies.done():
+            if waiting.answer:
+                _call(waiting.answer, replies[start])
+            elif waiting.replies and not waiting.replies.done():
                 waiting.replies.set_result(replies[start:end])
             start = end
 
@@ -127,6 +154,13 @@ class Lane(Generic[_Item]):
         while self._queue and self._queue[0].until <= now:
             waiting = self._queue.popleft()
             self._waiting -= len(waiting.items)
-            if not waiting.replies.done():
-                waiting.replies.set_exception(StoreOverloaded("all connections to the store are busy"))
+            waiting.fail(StoreOverloaded("all connections to the store are busy"))
         self._flush()
+
+
+def _call(answer: Answer, reply: Any) -> None:
+    try:
+        answer(reply)
+    except Exception as error:  # noqa: BLE001 - it must not keep the others from their replies
+        told = {"message": "a reply of the store was not taken", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(told)

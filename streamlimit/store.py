@@ -163,12 +163,11 @@ class Store:
             answer: Called with the reply; 0 where there was none, or none to go by.
         """
 
-        def on_replies(replies: asyncio.Future[list[Any]]) -> None:
-            reply = 0 if replies.exception() else replies.result()[0]
-            answer(0 if isinstance(reply, RedisError) or claim.slot in self._epochs.down else reply)
+        def on_reply(reply: Any) -> None:
+            answer(0 if isinstance(reply, Exception) or claim.slot in self._epochs.down else reply)
 
         try:
-            lane(self._topology.node(claim.slot)).submit((claim,)).add_done_callback(on_replies)
+            lane(self._topology.node(claim.slot)).submit_one(claim, on_reply)
         except (StoreOverloaded, ClusterDownError):
             answer(0)
 

@@ -150,3 +150,64 @@ async def test_draining_waits_for_what_is_under_way() -> None:
     await draining
 
     assert call.done()
+
+
+async def handed_in(lane: Lane[int], *items: int) -> list[Any]:
+    """What those who wait without a future are told, in the order in which they are."""
+    told: list[Any] = []
+    for item in items:
+        lane.submit_one(item, told.append)
+    await lane.drain()
+    return told
+
+
+async def test_replies_are_handed_on_without_a_future_too() -> None:
+    server = Server()
+    lane = server.lane()
+
+    assert await handed_in(lane, 1, 2) == [1, 2]
+    assert server.batches == [[1, 2]]
+
+
+async def test_errors_are_handed_on_without_a_future_too() -> None:
+    told = await handed_in(Server().lane(), -1, 1)
+
+    assert [type(one) for one in told] == [ConnectionResetError] * 2
+
+
+async def test_who_waited_for_too_long_without_a_future_is_told() -> None:
+    server = Server(busy=True)
+    lane = server.lane(patience_seconds=0.05)
+    first = lane.submit([1])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    told = asyncio.get_running_loop().create_future()
+    lane.submit_one(2, told.set_result)
+
+    assert isinstance(await told, StoreOverloaded)
+    server.may_answer.set()
+    assert await first == [1]
+    assert server.batches == [[1]]
+
+
+async def test_too_many_are_refused_without_a_future_too() -> None:
+    lane = Server(busy=True).lane(max_waiting=1)
+    lane.submit_one(1, print)
+
+    with pytest.raises(StoreOverloaded):
+        lane.submit_one(2, print)
+
+
+async def test_who_cannot_take_a_reply_keeps_it_from_nobody() -> None:
+    failures: list[dict[str, Any]] = []
+
+    def fail(_: Any) -> None:
+        raise KeyError
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    lane = Server().lane()
+    lane.submit_one(1, fail)
+    lane.submit_one(2, fail)
+
+    assert await handed_in(lane, 3) == [3]
+    assert [type(failure["exception"]) for failure in failures] == [KeyError] * 2
