@@ -58,7 +58,10 @@ async def admit(request: Request, tracker: StreamTracker) -> Response:
             raise problems.forbidden("limit is for back ends; a player's token may have it, as streams_limit.")
         body.limit = caller.limit
     answer = await tracker.admit(user_id, **body.model_dump(), idempotency_key=key)
-    _metrics(request).admission(_outcome(answer))
+    outcome = _outcome(answer)
+    _metrics(request).admission(outcome)
+    if outcome == "provisional":
+        _metrics(request).store_error("unavailable")
     if not isinstance(answer, results.Admission):
         raise problems.refused(answer)
     if key is None and body.device_id is None and await request.is_disconnected():

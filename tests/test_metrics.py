@@ -61,7 +61,7 @@ async def test_admissions_that_are_not_enforced_are_counted(serve: Serve) -> Non
 
 
 @pytest.mark.anyio
-async def test_admissions_while_the_store_is_away_are_counted_for_themselves(
+async def test_admissions_while_the_store_is_away_are_counted_for_themselves_and_as_its_failures(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http = await serve(on_outage="allow")
@@ -71,6 +71,7 @@ async def test_admissions_while_the_store_is_away_are_counted_for_themselves(
     assert (await http.post(STREAMS)).json()["provisional"] is True
 
     assert await counted(http, "admissions") == {"provisional": 1}
+    assert await counted(http, "store_errors") == {"unavailable": 1}
 
 
 @pytest.mark.anyio
