@@ -120,6 +120,7 @@ def _make_client(url: str, budget_seconds: float) -> Redis | RedisCluster:
         # So that there is time left to connect to the one that they name.
         "socket_connect_timeout": 0.1 * budget_seconds,
         "socket_timeout": 0.1 * budget_seconds,
+        "decode_responses": True,
         "retry": never,
         "protocol": 2,
     }

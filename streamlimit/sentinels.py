@@ -1,11 +1,27 @@
 """The primary that Sentinels name, by the word of all of them: who was replaced may not know it, and go on."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one Sentinel says of the primary."""
+
+    address: tuple[str, int]
+    is_well: bool
+    failover: int
+    """The number of the last failover that it knows of."""
+    silent_seconds: float
+    """For how long it has not heard of it; infinite while it is about to replace it."""
+    quorum: int
+    """So many Sentinels that do not hear of it may replace it."""
 
 
 class Sentinels(Sentinel):
@@ -15,10 +31,11 @@ class Sentinels(Sentinel):
     primary. The latest failover that any of them knows, or knew when we asked before, is the last one.
     """
 
-    down_after_seconds = 0.0
-    """For so long a primary did not answer a Sentinel before that takes it for down."""
+    out_of_touch_seconds = 0.0
+    """So long ago, when they were asked last, so many of them had heard of the primary that it was not replaced before;
+    infinite where too few of them tell."""
 
-    _last_named: dict[str, Any] | None = None
+    _last_named: _View | None = None
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """The address of the primary.
@@ -27,31 +44,44 @@ class Sentinels(Sentinel):
             MasterNotFoundError: No Sentinel names one that is well.
         """
         answers = await asyncio.gather(*(self._ask(one, service_name) for one in self.sentinels))
-        states = [one for one in answers if isinstance(one, dict)]
-        known = states
-        if len(states) < len(self.sentinels) and self._last_named:
-            known = [*states, self._last_named]  # those who know better may be late
-        latest = max(map(_failover, known), default=0)
-        well = [one for one in known if _failover(one) == latest and self.check_master_state(one, service_name)]
-        if not states or not well:
-            told = "it is down" if states else "; ".join(map(str, answers))
+        views = [one for one in answers if isinstance(one, _View)]
+        known = views
+        if len(views) < len(self.sentinels) and self._last_named:
+            known = [*views, self._last_named]  # those who know better may be late
+        latest = max((one.failover for one in known), default=0)
+        well = [one for one in known if one.failover == latest and one.is_well]
+        if not views or not well:
+            told = "it is down" if views else "; ".join(dict.fromkeys(map(str, answers)))
             raise MasterNotFoundError(f"no Sentinel names a primary of {service_name!r} that is well: {told}")
         self._last_named = named = well[0]
-        self.down_after_seconds = int(named["down-after-milliseconds"]) / 1000
-        return named["ip"], named["port"]
+        silences = sorted(one.silent_seconds for one in views if one.failover == latest)
+        needed = max(1, len(self.sentinels) - named.quorum + 1)
+        # An operator may have one of them replace a primary that all hear of.
+        known_to_stay = len(silences) >= needed and math.inf not in silences
+        self.out_of_touch_seconds = silences[needed - 1] if known_to_stay else math.inf
+        return named.address
 
-    async def _ask(self, sentinel: Any, service_name: str) -> dict[str, Any] | Exception:
+    async def _ask(self, sentinel: Any, service_name: str) -> _View | Exception:
         try:
-            named = await sentinel.sentinel_masters()
+            async with sentinel.pipeline(transaction=False) as both:
+                both.execute_command("SENTINEL MASTERS")
+                both.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service_name)
+                primaries, address = await both.execute()
         except (RedisError, TimeoutError, OSError) as error:
             return error
-        state = named.get(service_name)
-        return cast("dict[str, Any]", state) if state else RedisError(f"{service_name!r} is not known")
-
-
-def _failover(state: Mapping[str, Any]) -> int:
-    """The number of the failover that a Sentinel knows as the last one."""
-    return int(state["config-epoch"])
+        state = primaries.get(service_name)
+        if not state:
+            return RedisError(f"{service_name!r} is not known")
+        # Of the two only the address is that of a replica which it has promoted, until the others follow that one.
+        promoted = address != (state["ip"], state["port"])
+        silent_ms = math.inf if "failover_in_progress" in state["flags"] else state["last-ok-ping-reply"]
+        return _View(
+            address,
+            is_well=promoted or self.check_master_state(state, service_name),
+            failover=state["config-epoch"],
+            silent_seconds=silent_ms / 1000,
+            quorum=state["quorum"],
+        )
 
 
 class PrimaryPool(SentinelConnectionPool):
@@ -60,25 +90,21 @@ class PrimaryPool(SentinelConnectionPool):
     def __init__(self, service_name: str, sentinels: Sentinels, **options: Any) -> None:
         super().__init__(service_name, sentinels, **options)  # type: ignore[no-untyped-call]
         self._sentinels = sentinels
-        self._named = 0.0
-        """When it was last named by the Sentinels, in the event loop's time."""
-        self._doubted = False
-        """Since then, no Sentinel took it for well."""
+        self._in_touch = 0.0
+        """Until when the primary had surely not been replaced, in the event loop's time."""
         self.on_replaced: Callable[[float], None] = lambda _: None
-        """Called where another primary is named than before, with for how long the old one may have been alone."""
+        """Called where another primary is named than before, with for how long, at most, the old one was alone."""
 
     async def get_master_address(self) -> tuple[str, int]:
         """Ask the Sentinels, and where they name another primary than before, use no connection to that one again."""
         now = asyncio.get_running_loop().time()
-        try:
-            address = await self._sentinels.discover_master(self.service_name)
-        except MasterNotFoundError:
-            self._doubted = True
-            raise
+        address = await self._sentinels.discover_master(self.service_name)
         before, self.master_address = self.master_address, address
-        alone_seconds = now - self._named + (self._sentinels.down_after_seconds if self._doubted else 0)
-        self._named, self._doubted = now, False
-        if before not in (None, address):
+        if before == address:
+            self._in_touch = max(self._in_touch, now - self._sentinels.out_of_touch_seconds)
+            return address
+        alone_seconds, self._in_touch = now - self._in_touch, now
+        if before:
             self.on_replaced(alone_seconds)
             await self.disconnect(inuse_connections=False)
             await self.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]

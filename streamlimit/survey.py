@@ -66,14 +66,10 @@ async def _survey_sentinels(client: Redis, pool: SentinelConnectionPool, found: 
     try:
         async with asyncio.timeout(CALL_SECONDS):
             host, port = await pool.get_master_address()  # type: ignore[no-untyped-call]
-    except ResponseError as error:
-        said = f"the Sentinels do not tell us who it is: {error}"
-        found.findings.append(Finding("primary", "problem", said, "their user needs '+sentinel|masters', too"))
-    except (RedisError, TimeoutError, OSError):
+    except (RedisError, TimeoutError, OSError) as error:
         if found.findings[0].state != "problem":
-            said = f"the Sentinels know of no primary of {service} that is up"
-            advice = f"see SENTINEL MASTER {service}, and the logs of the servers; a failover may be going on"
-            found.findings.append(Finding("primary", "problem", said, advice))
+            advice = f"see SENTINEL MASTER {service}, and what their users may do; a failover may be going on"
+            found.findings.append(Finding("primary", "problem", str(error), advice))
     else:
         found.targets = [target_of(client, f"{host}:{port}")]
 

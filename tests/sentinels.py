@@ -63,6 +63,10 @@ class Sentinels(Topology):
     def replicas_of(self, primary: Node) -> list[Node]:
         return [node for node in self._running() if node is not primary]
 
+    def silent_ms(self) -> list[int]:
+        """For how long each Sentinel has not heard of what it takes for the primary."""
+        return [_view(sentinel)["last-ok-ping-reply"] for sentinel in self._running_sentinels()]
+
     def fail_over(self, key: str) -> Node:
         before = self.primary
         self._running_sentinels()[0].command("SENTINEL", "FAILOVER", SERVICE)

@@ -242,8 +242,9 @@ def test_a_user_of_sentinels_needs_no_more_than_the_readme_says(sound_sentinels:
 
     for rule in given:
         on_all(watching, "ACL", "SETUSER", "watcher", f"-{rule.removeprefix('+')}")
-        examined(url)
+        told = " ".join(one.found for one in examined(url))
         assert refused(watching) == {rule.removeprefix("+")}
+        assert rule == "+client|setinfo" or f"'{rule.removeprefix('+')}'" in told
         on_all(watching, "ACL", "LOG", "RESET")
         on_all(watching, "ACL", "SETUSER", "watcher", rule)
 
