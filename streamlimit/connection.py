@@ -7,11 +7,12 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from streamlimit.fields import checked
-from streamlimit.sentinels import PrimaryPool, Sentinels
+from streamlimit.sentinels import Sentinels
 
 MEMORY_URL: Final = "memory://"
 
@@ -126,7 +127,7 @@ def _make_client(url: str, budget_seconds: float) -> Redis | RedisCluster:
     }
     sentinels = Sentinels(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     service = parts.path.strip("/")
-    pool = PrimaryPool(service, sentinels, retry=never, **options)
+    pool = SentinelConnectionPool(service, sentinels, retry=never, **options)  # type: ignore[no-untyped-call]
     return Redis.from_pool(pool)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.exceptions import AskError, MovedError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamlimit.node import Command, Node, script_call
 from streamlimit.scripts import EPOCH
@@ -140,6 +141,8 @@ class Epochs:
             outages = [self._is_down_for_long(slot) for slot in part]
             commands = [self._command(slot, fresh, outage=outage) for slot, outage in zip(part, outages, strict=True)]
             replies = await node.exchange(commands)
+            if not self._topology.slots(node):
+                raise RedisConnectionError("it was replaced meanwhile")  # what it says counts no more
             now_ms = round(asyncio.get_running_loop().time() * 1000)
             for slot, outage, wanted, found in zip(part, outages, commands, replies, strict=True):
                 if not isinstance(found, RedisError):

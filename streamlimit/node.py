@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from hiredis import pack_command
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
@@ -72,6 +72,26 @@ class Connections(Protocol):
 
     async def close(self) -> None:
         """Close all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections of redis-py's pool."""
+
+    pool: ConnectionPool
+
+    async def acquire(self) -> AbstractConnection:
+        """Return one that is connected."""
+        connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take it back."""
+        await self.pool.release(connection)
+
+    async def close(self) -> None:
+        """Close all."""
+        await self.pool.aclose()
 
 
 class Node:

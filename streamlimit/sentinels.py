@@ -2,11 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.exceptions import RedisError
 
 
@@ -82,30 +81,3 @@ class Sentinels(Sentinel):
             silent_seconds=silent_ms / 1000,
             quorum=state["quorum"],
         )
-
-
-class PrimaryPool(SentinelConnectionPool):
-    """Connections to the primary."""
-
-    def __init__(self, service_name: str, sentinels: Sentinels, **options: Any) -> None:
-        super().__init__(service_name, sentinels, **options)  # type: ignore[no-untyped-call]
-        self._sentinels = sentinels
-        self._in_touch = 0.0
-        """Until when the primary had surely not been replaced, in the event loop's time."""
-        self.on_replaced: Callable[[float], None] = lambda _: None
-        """Called where another primary is named than before, with for how long, at most, the old one was alone."""
-
-    async def get_master_address(self) -> tuple[str, int]:
-        """Ask the Sentinels, and where they name another primary than before, use no connection to that one again."""
-        now = asyncio.get_running_loop().time()
-        address = await self._sentinels.discover_master(self.service_name)
-        before, self.master_address = self.master_address, address
-        if before == address:
-            self._in_touch = max(self._in_touch, now - self._sentinels.out_of_touch_seconds)
-            return address
-        alone_seconds, self._in_touch = now - self._in_touch, now
-        if before:
-            self.on_replaced(alone_seconds)
-            await self.disconnect(inuse_connections=False)
-            await self.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
-        return address

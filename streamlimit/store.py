@@ -22,7 +22,7 @@ from streamlimit.lane import Lane
 from streamlimit.node import MAX_CLAIMS, Claim, Node, command, script_call
 from streamlimit.results import Health
 from streamlimit.scripts import HEARTBEAT, Script
-from streamlimit.topology import find_topology
+from streamlimit.topology import NOBODY, find_topology
 
 BUDGET_SECONDS: Final = 1.0
 """Unless set otherwise, every operation has answered or failed after this time."""
@@ -168,7 +168,7 @@ class Store:
 
         try:
             lane(self._topology.node(claim.slot)).submit_one(claim, on_reply)
-        except (StoreOverloaded, ClusterDownError):
+        except (StoreOverloaded, *NOBODY):
             answer(0)
 
     async def heartbeat(self, beat: Claim, deadline: float) -> int | StoreUnavailable:
@@ -186,7 +186,7 @@ class Store:
         for place, beat in enumerate(beats):
             try:
                 server: Node | int = self._topology.node(beat.slot)
-            except ClusterDownError:
+            except NOBODY:
                 server = beat.slot
             by_server.setdefault(server, []).append(place)
         parts = [
@@ -209,7 +209,7 @@ class Store:
         nodes = list(self._topology.nodes())
         if not nodes:
             self._topology.look_again(None)
-            raise self._attempts.failure(ClusterDownError("no node of the Cluster answers"))
+            raise self._attempts.failure(ClusterDownError("no server that takes writes is known"))
         found = await asyncio.gather(*(self._examine(node, deadline) for node in nodes))
         healths = [one for one in found if isinstance(one, Health)]
         lost = [one for one in found if isinstance(one, StoreUnavailable)]
@@ -284,7 +284,6 @@ class Store:
         return Health(recovering_ms, tuple(warnings("\n".join(told))))
 
     def _note_replaced(self, lost_seconds: float) -> None:
-        _logger.warning("The Sentinels name another primary")
         self._epochs.note_replaced(lost_seconds)
         if self._epochs.down:
             self._start_repair()
@@ -305,7 +304,7 @@ class Store:
         for slot in self._epochs.down:
             try:
                 by_server.setdefault(self._topology.node(slot), slot)
-            except ClusterDownError:
+            except NOBODY:
                 by_server.setdefault(None, slot)
         return by_server.values()
 

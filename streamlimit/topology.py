@@ -8,18 +8,19 @@ from typing import Final, Protocol
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisClusterException, RedisError
 
 from streamlimit.errors import StoreUnavailable
-from streamlimit.node import Node
-from streamlimit.sentinels import PrimaryPool
+from streamlimit.node import Node, Pool
+from streamlimit.primary import Primary
 
 _REFRESH_SECONDS: Final = 2
 _BETWEEN_REFRESHES_SECONDS: Final = 0.25
-_FOLLOW_SECONDS: Final = 0.5
-"""How often Sentinels are asked although all is well: what a primary takes after it was replaced is lost."""
 
+NOBODY: Final = (ClusterDownError, MasterNotFoundError)
+"""Raised where no server is known to hold a slot."""
 _IS_A_CLUSTER: Final = "the server is one of a Cluster: give its address as redis+cluster://HOST:PORT"
 
 MakeNode = Callable[..., Node]
@@ -33,7 +34,7 @@ class Topology(Protocol):
         """Find the servers, as far as they answer."""
 
     def node(self, slot: int) -> Node:
-        """The one that holds a slot, or raise ClusterDownError where nobody does."""
+        """The one that holds a slot, or raise one of NOBODY."""
 
     def nodes(self) -> Iterable[Node]:
         """All that take writes."""
@@ -59,7 +60,7 @@ class SingleServer:
 
     def __init__(self, client: Redis, make_node: MakeNode) -> None:
         self._client = client
-        self._node = make_node("", _Pool(client.connection_pool))
+        self._node = make_node("", Pool(client.connection_pool))
 
     async def open(self) -> None:
         """Nothing to find."""
@@ -91,43 +92,6 @@ class SingleServer:
         """Close all connections."""
         await self._node.close()
         await self._client.aclose()
-
-
-class Primary(SingleServer):
-    """The primary that Sentinels name.
-
-    redis-py asks them whenever it connects. A primary that was replaced may not know it, answer as before, and take
-    writes that will be lost; so they are asked now and then, too.
-    """
-
-    def __init__(
-        self, client: Redis, pool: PrimaryPool, make_node: MakeNode, on_replaced: Callable[[float], None]
-    ) -> None:
-        super().__init__(client, make_node)
-        self._pool = pool
-        pool.on_replaced = on_replaced
-        self._following: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        """Begin to ask."""
-        self._following = asyncio.create_task(self._follow(), name="streamlimit-sentinels")
-
-    async def close(self) -> None:
-        """Close all connections, to the Sentinels too."""
-        while self._following is not None and not self._following.done():
-            self._following.cancel()
-            await asyncio.wait([self._following], timeout=_FOLLOW_SECONDS)
-        await super().close()
-        await self._pool.sentinel_manager.aclose()
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(_FOLLOW_SECONDS)
-            try:
-                async with asyncio.timeout(_REFRESH_SECONDS):
-                    await self._pool.get_master_address()
-            except (RedisError, TimeoutError, OSError) as error:
-                _logger.debug("The Sentinels name no primary: %s", error)
 
 
 class Cluster:
@@ -229,21 +193,6 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
-    pool: ConnectionPool
-
-    async def acquire(self) -> AbstractConnection:
-        connection: AbstractConnection = await self.pool.get_connection()  # type: ignore[no-untyped-call]
-        return connection
-
-    async def release(self, connection: AbstractConnection) -> None:
-        await self.pool.release(connection)
-
-    async def close(self) -> None:
-        await self.pool.aclose()
-
-
-@dataclass(frozen=True, slots=True)
 class _NodePool:
     node: ClusterNode
 
@@ -276,9 +225,8 @@ def find_topology(client: Redis | RedisCluster, make_node: MakeNode, on_replaced
     """
     if isinstance(client, RedisCluster):
         return Cluster(client, make_node)
-    pool = client.connection_pool
-    if isinstance(pool, PrimaryPool):
-        return Primary(client, pool, make_node, on_replaced)
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        return Primary(client, make_node, on_replaced)
     return SingleServer(client, make_node)
 
 

@@ -95,7 +95,9 @@ class Sentinels(Topology):
         )
 
     def wait_until_whole(self) -> None:
-        # By themselves they ask so rarely that it takes ten seconds and more.
+        # By themselves they ask so rarely that it takes ten seconds and more. Not before all know of the last failover:
+        # whoever does not would soon demote the new primary where the old one is back.
+        wait_for(lambda: len(set(map(self._named_by, self._running_sentinels()))) == 1, "the Sentinels to agree")
         self._set_periods(publish_ms=100, info_ms=100)
         super().wait_until_whole()
         self._set_periods(publish_ms=2_000, info_ms=10_000)

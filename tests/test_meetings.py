@@ -1,11 +1,12 @@
 """How servers are met: which of their slots are asked for an epoch, and what an interruption leaves behind."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 from redis.exceptions import AskError, MovedError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamlimit.epochs import _AT_ONCE, Epochs
 from streamlimit.node import Command, Node
@@ -30,11 +31,14 @@ class Server:
         self.asked: list[str] = []
         self.replies: list[Exception] = []
         """What it says first, in place of an epoch."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens before it answers."""
         self.stuck_at = ""
         self.is_stuck = asyncio.Event()
 
     async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
         del asking
+        self.meanwhile()
         return [await self._answer(command) for command in commands]
 
     async def _answer(self, command: Command) -> Any:
@@ -56,10 +60,14 @@ class OneServer:
     def __init__(self) -> None:
         self.server = self.other = Server()
         self.moves: list[MovedError] = []
+        self.replaced = False
 
     def slots(self, node: Node) -> Sequence[int]:
         del node
-        return range(SLOTS)
+        return () if self.replaced else range(SLOTS)
+
+    def replace(self) -> None:
+        self.replaced = True
 
     def asked(self, error: AskError) -> Server:
         del error
@@ -153,3 +161,15 @@ async def test_a_slot_that_moved_is_met_where_it_is_now(meetings: Meetings) -> N
 
     assert other.asked == ["epoch:5"]
     assert [error.slot_id for error in meetings.topology.moves] == [5]
+
+
+async def test_a_server_that_is_replaced_while_it_answers_is_not_met(meetings: Meetings) -> None:
+    """Else the recovery would be opened there, and its successor would have none."""
+    meetings.epochs.note_outage(5, None)
+    meetings.server.lose()
+    meetings.server.meanwhile = meetings.topology.replace
+    with pytest.raises(RedisConnectionError, match="replaced"):
+        await meetings.meet(5)
+
+    assert 5 in meetings.epochs.down
+    assert not meetings.knows(5)

@@ -4,16 +4,17 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from redis.asyncio.sentinel import MasterNotFoundError
 
-from streamlimit import Lease, StoreUnavailable, StreamTracker
-from streamlimit.sentinels import PrimaryPool
+from streamlimit import Lease, StoreUnavailable, StreamTracker, node
+from streamlimit.connection import connect
+from streamlimit.store import BUDGET_SECONDS
+from streamlimit.topology import find_topology
 from tests.conftest import RULES, SECRET
-from tests.helpers import admitted, single, until
+from tests.helpers import admitted, until
 from tests.network import Clients
 from tests.nodes import Node
 from tests.sentinels import Sentinels
@@ -43,15 +44,6 @@ def sentinels(partitionable: Sentinels) -> Iterator[Sentinels]:
 async def tracker(sentinels: Sentinels) -> AsyncIterator[StreamTracker]:
     async with StreamTracker.from_url(sentinels.url(), [SECRET]) as tracker:
         yield tracker
-
-
-@pytest.fixture
-async def pool(sentinels: Sentinels) -> AsyncIterator[PrimaryPool]:
-    async with single(sentinels.url()) as client:
-        pool = client.connection_pool
-        assert isinstance(pool, PrimaryPool)
-        yield pool
-        await pool.sentinel_manager.aclose()
 
 
 async def equals(answer: Awaitable[object], expected: object) -> bool:
@@ -144,31 +136,31 @@ async def test_a_failover_that_was_asked_for_is_followed_at_once(sentinels: Sent
     ids=["it is cut off", "a Sentinel with it", "an operator asks for it"],
 )
 async def test_for_how_long_a_replaced_primary_was_alone_is_known(
-    sentinels: Sentinels, pool: PrimaryPool, befall: Callable[[Sentinels], object]
+    sentinels: Sentinels, befall: Callable[[Sentinels], object]
 ) -> None:
     """Told too short, streams would end on its successor; told too long, new ones would wait in vain."""
     clock = asyncio.get_running_loop().time
-    asked = opened = clock()
-    told: list[float] = []
+    told: list[tuple[float, float]] = []
+
+    async def long_in_touch() -> bool:
+        return max(await asyncio.to_thread(sentinels.silent_ms)) / 1000 < clock() - opened - 2
 
     async def replaced() -> bool:
-        nonlocal asked
-        asked = clock()
-        with suppress(MasterNotFoundError):
-            await pool.get_master_address()
         return bool(told)
 
-    async def heard_of() -> bool:
-        return max(await asyncio.to_thread(sentinels.silent_ms)) < (clock() - opened) * 1000
-
-    pool.on_replaced = told.append
-    assert not await replaced()
-    await until(heard_of)
-    assert not await replaced()
-    await asyncio.to_thread(befall, sentinels)
-    befallen = clock()
-    await until(replaced)
-    assert asked - befallen <= told[0] < asked - opened
+    make_node = partial(node.Node, ttl_ms=1_000, budget_seconds=BUDGET_SECONDS)
+    topology = find_topology(connect(sentinels.url()), make_node, lambda alone: told.append((alone, clock())))
+    await topology.open()
+    opened = clock()
+    try:
+        await until(long_in_touch)
+        await asyncio.to_thread(befall, sentinels)
+        befallen = clock()
+        await until(replaced)
+    finally:
+        await topology.close()
+    ((alone_seconds, at),) = told
+    assert at - befallen <= alone_seconds < at - opened
 
 
 async def test_a_sentinel_alone_with_the_old_primary_is_not_believed(sentinels: Sentinels) -> None:
