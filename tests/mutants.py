@@ -41,7 +41,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
 )
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
-TOKENS, JWKS, RATE = "tokens.py", "jwks.py", "admission_rate.py"
+TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -412,6 +412,11 @@ MUTANTS: Final = (
         "                    self.down.pop(one, None)",
         "                    pass",
     ),
+    Mutant("what a replaced server says is noted", EPOCHS, "if not self._topology.slots(node):", "if False:"),
+    Mutant("an older failover counts", SENTINELS, "latest = max((", "latest = min(("),
+    Mutant("one Sentinel that hears of the primary is enough", SENTINELS, "named.quorum + 1", "named.quorum"),
+    Mutant("a primary about to be replaced is in touch", SENTINELS, " and math.inf not in silences", ""),
+    Mutant("a promoted replica is not followed", SENTINELS, "is_well=promoted or ", "is_well="),
     Mutant(
         "the hint of a seat beyond the last is followed",
         CALLS,
