@@ -1,6 +1,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx2
@@ -13,6 +14,7 @@ from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
 from tests.cluster import Cluster
 from tests.documented import check_documented
+from tests.helpers import patient
 from tests.sentinels import Sentinels
 from tests.servers import KEPT, RedisServer, redis7, running, valkey
 from tests.stores import QUICK_EVERYWHERE, TOPOLOGIES, Backend, backend_of, open_tracker
@@ -82,6 +84,20 @@ def empty_cluster(cluster: Cluster) -> Iterator[Cluster]:
         node.command("FLUSHALL")
     yield cluster
     cluster.mend()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One of the test's own, to break. It keeps no file: a restart loses everything."""
+    with running(valkey(tmp_path)) as server:
+        yield server
+
+
+@pytest.fixture
+async def operator(server: RedisServer) -> AsyncIterator[Redis]:
+    """What an operator sees on it with redis-cli."""
+    async with patient(server) as client:
+        yield client
 
 
 @pytest.fixture(params=["fakeredis", "valkey", "redis", *TOPOLOGIES])

@@ -12,18 +12,12 @@ from redis.asyncio import Redis
 
 from tests.figures import Figures
 from tests.proxy import Direction
-from tests.servers import RedisServer
 
 STEP: Final = int(os.environ.get("PROVE_CUT_STEP", "17"))
 _AT_ONCE: Final = 12
 
 Client = Mapping[str, Any]
 """What a client that repeats its admission sends with it."""
-
-
-def patient(server: RedisServer) -> Redis:
-    client: Redis = Redis.from_url(server.url, decode_responses=True)
-    return client
 
 
 Case = tuple[str, Direction, int, Client]

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from streamlimit import Admission, StoreUnavailable, StreamTracker
 from streamlimit.connection import connect
 from streamlimit.store import BUDGET_SECONDS
-from tests.servers import PATIENCE_SECONDS
+from tests.servers import PATIENCE_SECONDS, RedisServer
 
 _Found = TypeVar("_Found")
 
@@ -18,6 +18,12 @@ def single(url: str, budget_seconds: float = BUDGET_SECONDS) -> Redis:
     """redis-py's client of one server."""
     client = connect(url, budget_seconds)
     assert isinstance(client, Redis)
+    return client
+
+
+def patient(server: RedisServer) -> Redis:
+    """redis-py's client as it is by itself, for those who look on while the service's must hurry."""
+    client: Redis = Redis.from_url(server.url, decode_responses=True)
     return client
 
 

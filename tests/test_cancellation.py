@@ -1,8 +1,7 @@
 """A caller that is cancelled leaves nothing behind, wherever it happens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,24 +9,12 @@ from redis.asyncio import Redis
 
 from streamlimit import Admission, Lease, LimitReached, StreamTracker
 from tests.conftest import SECRET
-from tests.cuts import patient, seats
+from tests.cuts import seats
 from tests.figures import figures
 from tests.helpers import admitted
-from tests.servers import RedisServer, running, valkey
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with running(valkey(tmp_path)) as server:
-        yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from streamlimit import Admission, Lease, LimitReached, Recovering, StreamEnded, StreamTracker
 from tests import faketime
 from tests.conftest import RULES, SECRET
-from tests.cuts import patient, seats
+from tests.cuts import seats
 from tests.faketime import with_a_clock_of_its_own
 from tests.figures import Figures, figures
 from tests.helpers import admitted, until
@@ -54,12 +54,6 @@ class Clock:
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     with with_a_clock_of_its_own(tmp_path) as server:
         yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 @pytest.fixture

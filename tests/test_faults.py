@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from streamlimit import Admission, Lease, LimitReached, Recovering, StoreUnavailable, StreamEnded, StreamTracker
 from tests.conftest import RULES, SECRET
-from tests.cuts import patient, seats
+from tests.cuts import seats
 from tests.figures import figures
 from tests.helpers import admitted, until
 from tests.servers import RedisServer, running, valkey
@@ -29,12 +29,6 @@ LONG_RULES: Final = dataclasses.replace(RULES, ttl_ms=90_000, heartbeat_ms=30_00
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
     with running(valkey(tmp_path, *request.param)) as server:
         yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from streamlimit import Admission, StreamTracker
 from streamlimit.fields import MAX_SEATS
 from tests import faketime
 from tests.conftest import RULES, SECRET
-from tests.cuts import patient
 from tests.faketime import with_a_clock_of_its_own
-from tests.helpers import admitted, until
+from tests.helpers import admitted, patient, until
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio

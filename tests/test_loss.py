@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -14,31 +13,17 @@ from streamlimit.hash_slots import slot_of
 from tests.audience import Streamlimit
 from tests.cluster import Cluster
 from tests.conftest import SECRET
-from tests.cuts import patient
 from tests.figures import report
 from tests.helpers import single
 from tests.loss import LOSSES, LOSSES_ON_TOPOLOGIES, RULES, USERS, Outcome, PlainPexpire, trial, without_epoch
 from tests.nodes import Node
-from tests.servers import HAVE_SUBNETS, PATIENCE_SECONDS, RedisServer, running, valkey
+from tests.servers import HAVE_SUBNETS, PATIENCE_SECONDS, RedisServer
 from tests.topologies import Topology
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STREAMS = USERS * RULES.limit
 PROCESSES = 3
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """It keeps no file: a restart loses everything."""
-    with running(valkey(tmp_path)) as server:
-        yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 @asynccontextmanager

@@ -3,8 +3,6 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Final, get_args
 
 import pytest
@@ -12,11 +10,11 @@ from redis.asyncio import Redis
 
 from streamlimit import Admission, Lease, StoreUnavailable, StreamTracker
 from tests.conftest import RULES, SECRET
-from tests.cuts import STEP, Client, crowd, patient, product, seats
+from tests.cuts import STEP, Client, crowd, product, seats
 from tests.figures import Figures, figures
 from tests.helpers import until
 from tests.proxy import Direction, Fault, Kind, Proxy
-from tests.servers import RedisServer, running, valkey
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -34,18 +32,6 @@ CLIENTS: Final[dict[str, Client]] = {
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost answer is given up soon, so that many are lost in little time. The budget of a call stays."""
     monkeypatch.setattr("streamlimit.node.PATIENCE", 0.2)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with running(valkey(tmp_path)) as server:
-        yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 async def exchange(server: RedisServer, operator: Redis) -> dict[Direction, int]:

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from tests.cuts import STEP, Client, crowd, patient, product, seats
+from tests.cuts import STEP, Client, crowd, product, seats
 from tests.figures import Figures, figures
 from tests.proxy import HOST, Direction, Fault, Kind, Proxy
-from tests.servers import PATIENCE_SECONDS, RedisServer, Service, running, serving, valkey
+from tests.servers import PATIENCE_SECONDS, RedisServer, Service, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -21,18 +21,6 @@ CLIENTS: Final[dict[str, Client]] = {
     "device": {"json": {"device_id": "tv-1"}},
     "neither": {"json": {"limit": 2}},  # it leaves a stream behind that it knows nothing of
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with running(valkey(tmp_path)) as server:
-        yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with patient(server) as client:
-        yield client
 
 
 @pytest.fixture

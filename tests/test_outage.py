@@ -13,7 +13,7 @@ from streamlimit import Lease, Stream, StreamEnded, StreamTracker, UnknownStream
 from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.lane import Lane
 from tests.conftest import RULES, SECRET
-from tests.helpers import admitted, refs, single, until
+from tests.helpers import admitted, refs, until
 from tests.servers import KEPT, RedisServer, Service, running, serving, valkey
 
 pytestmark = pytest.mark.anyio
@@ -26,12 +26,6 @@ OTHERS_ID = f"1.{'A' * 19}.{'A' * 16}"
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     with running(valkey(tmp_path, *KEPT)) as server:
         yield server
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with single(server.url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from streamlimit import (
 from streamlimit.scripts import ADMIT
 from streamlimit.store import Call, Store
 from tests.conftest import RULES, SECRET
-from tests.helpers import admitted, refs, single, until
+from tests.helpers import admitted, refs, until
 from tests.operations import OPERATIONS
 from tests.proxy import Fault, Proxy
-from tests.servers import PATIENCE_SECONDS, RedisServer, valkey
+from tests.servers import KEPT, PATIENCE_SECONDS, RedisServer, running, valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -40,22 +40,14 @@ BUDGET_SECONDS = 0.4
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = valkey(tmp_path, "--appendonly", "yes")
-    server.start()
-    yield server
-    server.stop()
+    with running(valkey(tmp_path, *KEPT)) as server:
+        yield server
 
 
 @pytest.fixture
 async def tracker(server: RedisServer) -> AsyncIterator[StreamTracker]:
     async with StreamTracker.from_url(server.url, [SECRET], RULES, budget_seconds=BUDGET_SECONDS) as tracker:
         yield tracker
-
-
-@pytest.fixture
-async def operator(server: RedisServer) -> AsyncIterator[Redis]:
-    async with single(server.url) as client:
-        yield client
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
