@@ -16,8 +16,7 @@ from streamlimit.calls import Calls
 from streamlimit.hash_slots import tags
 from streamlimit.keys import Keys
 from streamlimit.node import MAX_CLAIMS
-from streamlimit.scripts import ADMIT, EPOCH, HEARTBEAT, RELEASE, RESUME
-from streamlimit.store import Call
+from streamlimit.scripts import ADMIT, EPOCH, HEARTBEAT, RELEASE, RESUME, Call
 from streamlimit.stream_id import Signer, StreamId, mint_ref
 
 _Item = TypeVar("_Item")

@@ -7,8 +7,7 @@ from streamlimit.keys import Keys
 from streamlimit.node import Claim
 from streamlimit.results import Reason
 from streamlimit.rules import Rules
-from streamlimit.scripts import ADMIT, COUNT, DELETE, LIST, RELEASE, RESUME, TRIM, Script
-from streamlimit.store import Call
+from streamlimit.scripts import ADMIT, COUNT, DELETE, LIST, RELEASE, RESUME, TRIM, Call, Script
 from streamlimit.stream_id import Signer, StreamId
 
 _ADMIT_ARGUMENTS: Final = (

@@ -1,5 +1,6 @@
 """The Lua scripts: package data, read once, run by their SHA-1 (EVALSHA)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -13,6 +14,22 @@ class Script:
     source: str
     sha: str
     """SHA-1 of the source, by which Redis knows a loaded script. It is a name, not a safeguard."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A script with its KEYS and ARGV."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | int]
+    slot: int = 0
+    """That of all its keys; 0 where one server holds all."""
+    in_epoch: bool = False
+    """Its first argument, not in `args`, is the epoch, and its last one how long it may be carried out; it answers
+    ['epoch'] where the epoch is another one, or it comes too late."""
+    in_doubt: bool = False
+    """An attempt got no answer. It may still be carried out, even after a later attempt was answered."""
 
 
 def _load(name: str) -> Script:

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
@@ -13,7 +11,8 @@ from typing import Any, Final
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisError
 
-from streamlimit.attempts import Attempts, may_be_answered_later
+from streamlimit.attempts import Attempts
+from streamlimit.debts import Debts
 from streamlimit.epochs import Epochs
 from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
@@ -21,7 +20,7 @@ from streamlimit.keys import Keys
 from streamlimit.lane import Lane
 from streamlimit.node import MAX_CLAIMS, Claim, Node, command, script_call
 from streamlimit.results import Health
-from streamlimit.scripts import HEARTBEAT, Script
+from streamlimit.scripts import HEARTBEAT, Call
 from streamlimit.topology import NOBODY, find_topology
 
 BUDGET_SECONDS: Final = 1.0
@@ -36,27 +35,8 @@ _LATE_MS: Final = 1_000
 _PROBE_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5
 _MAX_MEETINGS: Final = 3
-_MAX_OWED: Final = 10_000
-_OWED_AT_ONCE: Final = 100
-_LEFT: Final = "Left %d admissions in doubt: their streams, if there are any, expire by themselves"
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Call:
-    """A script with its KEYS and ARGV."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[str | int]
-    slot: int = 0
-    """That of all its keys; 0 where one server holds all."""
-    in_epoch: bool = False
-    """Its first argument, not in `args`, is the epoch, and its last one how long it may be carried out; it answers
-    ['epoch'] where the epoch is another one, or it comes too late."""
-    in_doubt: bool = False
-    """An attempt got no answer. It may still be carried out, even after a later attempt was answered."""
 
 
 class Store:
@@ -92,7 +72,7 @@ class Store:
             self._topology, self._epochs, budget_seconds=budget_seconds, on_outage=self._start_repair
         )
         self._ttl_ms = ttl_ms
-        self._owed: deque[Call] = deque()
+        self._debts = Debts(self.run)
         self._repair: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -110,11 +90,7 @@ class Store:
             # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
             self._repair.cancel()
             await asyncio.wait([self._repair], timeout=_PROBE_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._pay()
-        if self._owed:
-            _logger.warning(_LEFT, len(self._owed))
+        await self._debts.settle(_CLOSE_SECONDS)
         await self._topology.close()
 
     def deadline(self, spent_seconds: float = 0) -> float:
@@ -221,9 +197,7 @@ class Store:
 
     def owe(self, call: Call) -> None:
         """Run a script later, as soon as the store answers."""
-        if len(self._owed) < _MAX_OWED:
-            self._owed.append(call)
-        else:
+        if not self._debts.add(call):
             self._attempts.complain("too many admissions are in doubt: some may hold their seats for a TTL")
         self._start_repair()
 
@@ -293,9 +267,9 @@ class Store:
             self._repair = asyncio.create_task(self._repair_until_well(), name="streamlimit-store-repair")
 
     async def _repair_until_well(self) -> None:
-        while self._epochs.down or self._owed:
-            await asyncio.gather(*map(self._probe, self._down_slots()), self._pay())
-            if self._epochs.down or self._owed:
+        while self._epochs.down or self._debts:
+            await asyncio.gather(*map(self._probe, self._down_slots()), self._debts.pay())
+            if self._epochs.down or self._debts:
                 await asyncio.sleep(_PROBE_SECONDS)
 
     def _down_slots(self) -> Iterable[int]:
@@ -312,22 +286,3 @@ class Store:
         with contextlib.suppress(StoreUnavailable):  # logged; it is probed again
             await self._attempts.make(slot, self._epochs.probe, self.deadline())
             _logger.warning("The store is back")
-
-    async def _pay(self) -> None:
-        """Run what is owed; what gets no answer stays owed."""
-        while self._owed:
-            batch = [self._owed.popleft() for _ in range(min(len(self._owed), _OWED_AT_ONCE))]
-            try:
-                replies = await asyncio.gather(*map(self.run, batch), return_exceptions=True)
-            except asyncio.CancelledError:
-                self._owed.extendleft(reversed(batch))
-                raise
-            failed = [
-                (call, reply) for call, reply in zip(batch, replies, strict=True) if isinstance(reply, StoreUnavailable)
-            ]
-            unanswered = [call for call, failure in failed if may_be_answered_later(failure)]
-            if refused := sum(isinstance(reply, Exception) for reply in replies) - len(unanswered):
-                _logger.warning(_LEFT, refused)
-            if unanswered:
-                self._owed.extend(unanswered)
-                return

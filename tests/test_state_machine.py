@@ -48,8 +48,7 @@ from streamlimit import (
     stream_id,
 )
 from streamlimit.keys import Keys
-from streamlimit.scripts import ADMIT
-from streamlimit.store import Call
+from streamlimit.scripts import ADMIT, Call
 from streamlimit.stream_id import Signer, StreamId
 from streamlimit.tracker import _request_hash
 from tests import stored

@@ -24,8 +24,8 @@ from streamlimit import (
     StreamTracker,
     node,
 )
-from streamlimit.scripts import ADMIT
-from streamlimit.store import Call, Store
+from streamlimit.scripts import ADMIT, Call
+from streamlimit.store import Store
 from tests.conftest import RULES, SECRET
 from tests.helpers import admitted, refs, until
 from tests.operations import OPERATIONS
@@ -167,7 +167,7 @@ async def test_a_repeated_admission_survives_the_undoing_of_the_first_try(
     assert isinstance(again, Admission)
 
     async def paid() -> bool:
-        return not tracker._store._owed
+        return not tracker._store._debts
 
     await until(paid)
     assert isinstance(await tracker.heartbeat("alice", again.lease.stream_id), Lease)
@@ -228,7 +228,7 @@ async def test_what_is_owed_is_done_at_shutdown(server: RedisServer, operator: R
 async def test_more_than_can_be_owed_is_told_to_the_log(
     tracker: StreamTracker, server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("streamlimit.store._MAX_OWED", 1)
+    monkeypatch.setattr("streamlimit.debts._MAX_OWED", 1)
     stream_id = (await admitted(tracker)).lease.stream_id
     server.signal(signal.SIGSTOP)
     for _ in range(2):
