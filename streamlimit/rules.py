@@ -1,10 +1,12 @@
 """The rules of a deployment: how many streams, and for how long."""
 
+import random
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from streamlimit.errors import InvalidInput
 from streamlimit.fields import MAX_SEATS
+from streamlimit.results import Lease
 
 MAX_TTL_MS: Final = 600_000
 """As long as `ended:{USER}` remembers that a stream ended: a REF younger than a TTL may resume."""
@@ -61,6 +63,10 @@ class Rules:
     def limit_of_unknown(self) -> int | Literal[""]:
         """The limit of a user without a record, as the scripts take it."""
         return self.limit if self.unknown_users == "admit" else ""
+
+    def lease(self, stream_id: str, expires_at_ms: int) -> Lease:
+        """The right to play until then, with a time for the next heartbeat that no other player is likely to have."""
+        return Lease(stream_id, expires_at_ms, self.ttl_ms, round(self.heartbeat_ms * (0.85 + 0.1 * random.random())))
 
 
 DEFAULT_RULES: Final = Rules()

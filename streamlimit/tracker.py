@@ -1,8 +1,6 @@
 """The domain: which streams of which users are live. It knows no HTTP and serves any asyncio program."""
 
 import asyncio
-import random
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -13,13 +11,13 @@ from redis.asyncio import Redis, RedisCluster
 
 from streamlimit import hash_slots, replies
 from streamlimit.admission_rate import AdmissionRate
-from streamlimit.attempts import is_outage
 from streamlimit.calls import Calls
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
 from streamlimit.fields import check_device_id, check_idempotency_key, check_text, check_user_id, checked
 from streamlimit.keys import SINGLE_SERVER, Keys
 from streamlimit.node import Claim
+from streamlimit.outage import Outage
 from streamlimit.results import (
     Admission,
     Check,
@@ -73,6 +71,7 @@ class StreamTracker:
         keys = Keys(key_prefix, rules.max_limit, tags)
         self._signer = Signer(secrets, key_prefix)
         self._calls = Calls(keys, self._signer, rules)
+        self._outage = Outage(rules, self._signer)
         self._store = Store(
             client,
             keys,
@@ -158,13 +157,9 @@ class StreamTracker:
                 return TooManyAdmissions(wait_ms)
             reply = await self._decide(user_id, wanted, ref_limit, deadline, retry=idempotency_key is not None)
         except StoreUnavailable as error:
-            if not self._allows(error) or ref_limit == 0:
-                raise
             given = {"device_id": device_id, "device_name": device_name, "content_id": content_id}
-            stream = self._provisional(user_id, StreamId(1, mint_ref(ref_limit)), **given)
-            lease = self._lease(f"{stream.stream_ref}.{self._signer.sign(user_id, stream.ref)}", stream.expires_at_ms)
-            return Admission(stream, lease, live=None, limit=ref_limit, ended=(), over_limit=False)
-        result = replies.admission(user_id, reply, self._lease)
+            return self._outage.admission(error, user_id, ref_limit, **given)
+        result = replies.admission(user_id, reply, self.rules.lease)
         if isinstance(result, Admission) and result.over_limit:
             self.shadow_admissions += 1
         return result
@@ -207,7 +202,7 @@ class StreamTracker:
         """
 
         def on_reply(expires_at_ms: int) -> None:
-            answer(self._lease(stream_id, expires_at_ms) if expires_at_ms else None)
+            answer(self.rules.lease(stream_id, expires_at_ms) if expires_at_ms else None)
 
         parsed = parse_stream_id(stream_id)
         if parsed is None:
@@ -231,9 +226,9 @@ class StreamTracker:
         deadline = self._store.deadline(spent_seconds)
         reply = await self._store.heartbeat(self._calls.claim(user_id, parsed), deadline)
         if not isinstance(reply, StoreUnavailable) and reply:
-            return self._lease(stream_id, reply)
+            return self.rules.lease(stream_id, reply)
         result = (
-            self._in_outage(user_id, parsed, reply)
+            self._outage.lease(reply, user_id, parsed)
             if isinstance(reply, StoreUnavailable)
             else await self._resumed(user_id, parsed, deadline)
         )
@@ -272,9 +267,9 @@ class StreamTracker:
         for found, reply in zip(parsed, await self._store.heartbeats(beats, deadline), strict=True):
             index, user_id, stream_id = found
             if isinstance(reply, StoreUnavailable):
-                results[index] = self._in_outage(user_id, stream_id, reply)
+                results[index] = self._outage.lease(reply, user_id, stream_id)
             elif reply:
-                results[index] = self._lease(str(stream_id), reply)
+                results[index] = self.rules.lease(str(stream_id), reply)
             else:
                 missing.append(found)
 
@@ -313,9 +308,7 @@ class StreamTracker:
         try:
             reply = await self._store.run(self._calls.resume(user_id, parsed, dry_run=True), deadline)
         except StoreUnavailable as error:
-            if not self._may_go_on(user_id, parsed, error):
-                raise
-            return self._provisional(user_id, parsed)
+            return self._outage.stream(error, user_id, parsed)
         return replies.found(user_id, reply)
 
     async def release(self, user_id: str, stream_id: str) -> None:
@@ -387,27 +380,6 @@ class StreamTracker:
                 return reply
             ref_limit = reply[1]
 
-    def _provisional(self, user_id: str, stream_id: StreamId, **given: str | None) -> Stream:
-        """A stream as it may go on during an outage, by the clock of this machine."""
-        expires_at_ms = time.time_ns() // 1_000_000 + self.rules.ttl_ms
-        return Stream(
-            user_id, stream_id.seat, stream_id.ref, stream_id.minted_ms, expires_at_ms, **given, provisional=True
-        )
-
-    def _in_outage(self, user_id: str, stream_id: StreamId, error: StoreUnavailable) -> Lease | StoreUnavailable:
-        """The answer to a heartbeat that the store did not give."""
-        if not self._may_go_on(user_id, stream_id, error):
-            return error
-        return self._lease(str(stream_id), self._provisional(user_id, stream_id).expires_at_ms)
-
-    def _may_go_on(self, user_id: str, stream_id: StreamId, error: StoreUnavailable) -> bool:
-        """Whether a stream that nobody can be asked about goes on."""
-        return self._allows(error) and self._signer.is_genuine(user_id, stream_id)
-
-    def _allows(self, error: StoreUnavailable) -> bool:
-        """Whether what the store did not answer is allowed."""
-        return self.rules.on_outage == "allow" and is_outage(error)
-
     def _parse(self, user_id: str, stream_id: str) -> StreamId | None:
         """Read a stream id; a bad user id is told first."""
         checked("user_id", check_user_id, user_id)
@@ -425,15 +397,11 @@ class StreamTracker:
         try:
             reply = await self._store.run(self._calls.resume(user_id, stream_id), deadline)
         except StoreUnavailable as error:
-            return self._in_outage(user_id, stream_id, error)
+            return self._outage.lease(error, user_id, stream_id)
         stream = replies.found(user_id, reply)
         if isinstance(stream, Stream):
-            return self._lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
+            return self.rules.lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
         return stream
-
-    def _lease(self, stream_id: str, expires_at_ms: int) -> Lease:
-        heartbeat_ms = round(self.rules.heartbeat_ms * (0.85 + 0.1 * random.random()))
-        return Lease(stream_id, expires_at_ms, self.rules.ttl_ms, heartbeat_ms)
 
 
 def _optional(field: str, check: Callable[[str], str], value: str | None) -> str:

@@ -42,6 +42,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
+OUTAGE, RULES = "outage.py", "rules.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -392,9 +393,9 @@ MUTANTS: Final = (
         "and 'expired' or 'expired'",
     ),
     # The tracker and the store.
-    Mutant("an outage lets everybody in", TRACKER, "if not self._allows(error) or ref_limit == 0:", "if False:"),
-    Mutant("an error that is no outage lets everybody in", TRACKER, " and is_outage(error)", ""),
-    Mutant("an outage keeps invented streams", TRACKER, " and self._signer.is_genuine(user_id, stream_id)\n", "\n"),
+    Mutant("an outage lets everybody in", OUTAGE, "if not self._allows(error) or limit == 0:", "if False:"),
+    Mutant("an error that is no outage lets everybody in", OUTAGE, " and is_outage(error)", ""),
+    Mutant("an outage keeps invented streams", OUTAGE, " and self._signer.is_genuine(user_id, stream_id)\n", "\n"),
     Mutant("an unknown outcome is not undone", TRACKER, "if call.in_doubt and not settled:", "if False:"),
     Mutant("a lost answer is not in doubt", STORE, "            call.in_doubt = True", "            return"),
     Mutant("a lost script is not loaded again", NODE, "if isinstance(reply, NoScriptError)]", "if False]"),
@@ -423,7 +424,7 @@ MUTANTS: Final = (
         "min(stream_id.seat, self._rules.max_limit)",
         "stream_id.seat",
     ),
-    Mutant("all players send heartbeats together", TRACKER, "(0.85 + 0.1 * random.random())", "0.9"),
+    Mutant("all players send heartbeats together", RULES, "(0.85 + 0.1 * random.random())", "0.9"),
     Mutant(
         "a resumed stream's new seat is not told", TRACKER, 'f"{stream.stream_ref}.{stream_id.sig}"', "str(stream_id)"
     ),

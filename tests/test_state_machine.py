@@ -233,7 +233,7 @@ class Story(RuleBasedStateMachine):
         if reply[0] == "limit":
             self.check_admission(one, process, tuple(reply))
         else:
-            self.check_admission(one, process, said(replies.admission(one.user_id, reply, tracker._lease)))
+            self.check_admission(one, process, said(replies.admission(one.user_id, reply, tracker.rules.lease)))
 
     @somebody_plays
     @rule(claim=claims)
