@@ -47,10 +47,11 @@ class Debts:
             except asyncio.CancelledError:
                 self._owed.extendleft(reversed(batch))
                 raise
-            failed = [
-                (call, reply) for call, reply in zip(batch, replies, strict=True) if isinstance(reply, StoreUnavailable)
+            unanswered = [
+                call
+                for call, reply in zip(batch, replies, strict=True)
+                if isinstance(reply, StoreUnavailable) and may_be_answered_later(reply)
             ]
-            unanswered = [call for call, failure in failed if may_be_answered_later(failure)]
             if refused := sum(isinstance(reply, Exception) for reply in replies) - len(unanswered):
                 _log_left(refused)
             if unanswered:

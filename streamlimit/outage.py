@@ -41,7 +41,7 @@ class Outage:
         """The answer to a heartbeat; the error where it is not to be answered."""
         if not self._may_go_on(error, user_id, stream_id):
             return error
-        return self._rules.lease(str(stream_id), self._provisional(user_id, stream_id).expires_at_ms)
+        return self._rules.lease(str(stream_id), self._expires_at_ms())
 
     def stream(self, error: StoreUnavailable, user_id: str, stream_id: StreamId) -> Stream:
         """The stream as it may go on, or raise the error."""
@@ -56,7 +56,10 @@ class Outage:
         return self._allows(error) and self._signer.is_genuine(user_id, stream_id)
 
     def _provisional(self, user_id: str, stream_id: StreamId, **given: str | None) -> Stream:
-        expires_at_ms = time.time_ns() // 1_000_000 + self._rules.ttl_ms
+        expires_at_ms = self._expires_at_ms()
         return Stream(
             user_id, stream_id.seat, stream_id.ref, stream_id.minted_ms, expires_at_ms, **given, provisional=True
         )
+
+    def _expires_at_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._rules.ttl_ms
