@@ -1,4 +1,4 @@
-"""Count what a heartbeat costs, and fail where that is clearly more than it was.
+"""Count what a heartbeat costs, honest or hostile, and fail where that is clearly more than it was.
 
 Times differ from run to run and from machine to machine; counts do not. A heartbeat goes through uvicorn's parser and
 the application that `streamlimit serve` builds to a real store; only the client's socket is made up. Counted are the
@@ -42,9 +42,22 @@ BUDGET: Final = {
     "reads of the store, in a crowd": 0.05,
     "commands in the store, alone": 5.0,
     "commands in the store, in a crowd": 3.1,
+    "instructions of a forged id, alone, over honest": 1.2,
+    "instructions of a forged id, in a crowd, over honest": 1.2,
+    "C functions of a forged id, in a crowd, over honest": 1.2,
+    "commands in the store of a forged id, alone, over honest": 1.2,
+    "commands in the store of a forged id, in a crowd, over honest": 1.2,
+    "instructions of an ended stream, alone, over honest": 1.5,
+    "instructions of an ended stream, in a crowd, over honest": 1.5,
+    "C functions of an ended stream, in a crowd, over honest": 1.5,
+    "commands in the store of an ended stream, in a crowd, over honest": 1.5,
 }
 """What a heartbeat may cost. Where the path became cheaper, write down what it costs now and a few per cent, for other
 versions of Python; where it must cost more, say why in the commit that raises this."""
+
+FORGED: Final = " of a forged id"
+ENDED: Final = " of an ended stream"
+"""Kinds of heartbeats that strangers may send as well as players: they must not cost much more than honest ones."""
 
 ROUNDS: Final = 5
 _BARE: Final = "bench.peers.bare:app"
@@ -156,7 +169,18 @@ class Client(asyncio.Transport):
         """Nothing more comes anyhow."""
 
 
-async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Heartbeats:
+    """Requests that are answered alike."""
+
+    lines: list[str]
+    """Their paths, sent in turn."""
+    status: int = 200
+    kind: str = ""
+    """Put behind what is counted."""
+
+
+async def count(app: str | Callable[[], Starlette], all_kinds: list[Heartbeats], store: Any) -> dict[str, float]:
     """Send heartbeats to an application, one alone and many at once, and return what each of them costs."""
     config = uvicorn.Config(
         *(app, HOST),
@@ -176,14 +200,23 @@ async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any
     state = server.server_state, server.lifespan.state
     protocol: Any = config.http_protocol_class
     clients = [Client(protocol(config, *state)) for _ in range(CONNECTIONS)]
-    requests = itertools.cycle(f"POST {line} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for line in lines)
+    found: dict[str, float] = {}
+    for heartbeats in all_kinds:
+        found |= await _count(clients, heartbeats, store)
+    found["writes to the client"] = clients[0].writes
+    await server.lifespan.shutdown()
+    return found
+
+
+async def _count(clients: list[Client], heartbeats: Heartbeats, store: Any) -> dict[str, float]:
+    requests = itertools.cycle(f"POST {line} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for line in heartbeats.lines)
 
     async def send(crowd: int) -> None:
         for client in clients[:crowd]:
             client.send(next(requests))
         for client in clients[:crowd]:
             answer = await client.answer()
-            if not answer.startswith(b"HTTP/1.1 200 "):
+            if not answer.startswith(b"HTTP/1.1 %d " % heartbeats.status):
                 raise AssertionError(answer)
 
     found: dict[str, float] = {}
@@ -196,15 +229,13 @@ async def count(app: str | Callable[[], Starlette], lines: list[str], store: Any
             with counting() as counts:
                 await send(crowd)
             costs = {
-                f"instructions, {name}": counts.instructions,
-                f"C functions, {name}": counts.functions,
-                f"reads of the store, {name}": after["reads"] - before["reads"] - 1,
-                f"commands in the store, {name}": after["commands"] - before["commands"],
+                f"instructions{heartbeats.kind}, {name}": counts.instructions,
+                f"C functions{heartbeats.kind}, {name}": counts.functions,
+                f"reads of the store{heartbeats.kind}, {name}": after["reads"] - before["reads"] - 1,
+                f"commands in the store{heartbeats.kind}, {name}": after["commands"] - before["commands"],
             }
             # The least: what comes in between, as a timer, is no part of a heartbeat.
             found |= {what: min(cost / crowd, found.get(what, cost)) for what, cost in costs.items()}
-    found["writes to the client"] = clients[0].writes
-    await server.lifespan.shutdown()
     return found
 
 
@@ -222,11 +253,21 @@ def measure() -> dict[str, float]:
         store = stores.start_store(stores.VALKEY, min(os.sched_getaffinity(0)), Path(directory), stack, *stores.KEPT)
         client = stack.enter_context(stores.connect(store))
         # Their TTL is not the service's, so that each first heartbeat sets it, which only one within a second does not.
-        lines = streams.heartbeats(streams.fill(client, (2 * ROUNDS + 1) * (CONNECTIONS + 1)))
+        live = streams.fill(client, (2 * ROUNDS + 1) * (CONNECTIONS + 1))
+        honest = Heartbeats(streams.heartbeats(live))
+        forged = Heartbeats(streams.heartbeats(streams.forged(live)), 404, FORGED)
+        ended = Heartbeats(streams.heartbeats([streams.ended(client)]), 410, ENDED)
         os.environ |= {"STREAMLIMIT_REDIS_URL": f"redis://{HOST}:{store.port}/0", "STREAMLIMIT_SECRET": SECRET}
         service = partial(worker_app, Settings(), new_counters(), None)
-        bare, own = (uvloop.run(count(app, lines, client)) for app in (_BARE, service))
-    ratios = {f"{what}, over bare": own[what] / bare[what] for what in own if bare[what]}
+        bare = uvloop.run(count(_BARE, [honest], client))
+        own = uvloop.run(count(service, [honest, forged, ended], client))
+    ratios = {f"{what}, over bare": own[what] / bare[what] for what in own if bare.get(what)}
+    for kind in (FORGED, ENDED):
+        ratios |= {
+            f"{what}, over honest": own[what] / own[what.replace(kind, "")]
+            for what in own
+            if kind in what and own[what.replace(kind, "")]
+        }
     return {what: (own | ratios)[what] for what in BUDGET}
 
 

@@ -107,6 +107,23 @@ def fill(client: Any, count: int) -> list[Stream]:
     return streams
 
 
+def forged(streams: Iterable[Stream]) -> list[Stream]:
+    """Ids of the same seats that nobody was given: a REF of now, and a SIG by a secret that is not the service's."""
+    signer = Signer(["not " + SECRET])
+    made: list[Stream] = []
+    for user, stream in streams:
+        ref = mint_ref(LIMIT)
+        made.append((user, f"{stream.partition('.')[0]}.{ref}.{signer.sign(user, ref)}"))
+    return made
+
+
+def ended(client: Any) -> Stream:
+    """A stream that has ended, as the store remembers it."""
+    user, ref = user_id(0), mint_ref(LIMIT)
+    client.hset(Keys().ended(user), ref, f"released {time.time_ns() // 1_000_000}")
+    return user, f"1.{ref}.{Signer([SECRET]).sign(user, ref)}"
+
+
 def fill_sorted_sets(client: Any, streams: Iterable[Stream]) -> None:
     """Write the same streams as bench/peers/sorted_set.py keeps them."""
     now = time.time_ns() // 1_000_000

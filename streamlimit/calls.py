@@ -7,7 +7,7 @@ from streamlimit.keys import Keys
 from streamlimit.node import Claim
 from streamlimit.results import Reason
 from streamlimit.rules import Rules
-from streamlimit.scripts import ADMIT, COUNT, DELETE, LIST, RELEASE, RESUME, TRIM, Call, Script
+from streamlimit.scripts import ADMIT, COUNT, DELETE, GET, LIST, RELEASE, RESUME, TRIM, Call, Script
 from streamlimit.stream_id import Signer, StreamId
 
 _ADMIT_ARGUMENTS: Final = (
@@ -45,6 +45,11 @@ class Calls:
         """What a stream id says; of a seat that there is not, the last one instead."""
         key = self._keys.stream(user_id, min(stream_id.seat, self._rules.max_limit))
         return Claim(self._keys.slot(user_id), key, stream_id.ref, stream_id.sig)
+
+    def look(self, user_id: str, stream_id: StreamId) -> Call:
+        """Look at the seat in a stream id, and at no other."""
+        slot, key, ref, sig = self.claim(user_id, stream_id)
+        return Call(GET, [key], [ref, sig], slot)
 
     def resume(self, user_id: str, stream_id: StreamId, *, dry_run: bool = False) -> Call:
         """Look where a stream is, and bring it back where the store lost it."""

@@ -27,6 +27,8 @@ CHECKED: Final = {"Cache-Control": f"max-age={CHECK_MAX_AGE_SECONDS}"}
 
 SINCE: Final = "streamlimit.since"
 """In the scope: when the request came, by `perf_counter`."""
+SEAT_CHECKED: Final = "streamlimit.seat_checked"
+"""In the scope where the protocol has asked before: the stream is not in its seat."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Beat = results.Lease | results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable
@@ -77,6 +79,7 @@ async def heartbeat(request: Request, tracker: StreamTracker) -> Response:
         request.path_params["user_id"],
         request.path_params["stream_id"],
         spent_seconds=perf_counter() - request.scope[SINCE],
+        seat_checked=SEAT_CHECKED in request.scope,
     )
     if isinstance(beat, results.Lease):
         return _json(wire.Lease.of(beat))
@@ -118,6 +121,7 @@ async def get_stream(request: Request, tracker: StreamTracker) -> Response:
         request.path_params["user_id"],
         request.path_params["stream_id"],
         spent_seconds=perf_counter() - request.scope[SINCE],
+        seat_checked=SEAT_CHECKED in request.scope,
     )
     if isinstance(stream, results.Stream):
         return _json(wire.StreamState.of(stream), headers=CHECKED)

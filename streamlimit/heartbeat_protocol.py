@@ -15,15 +15,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from operator import attrgetter
 from time import monotonic, perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from streamlimit import dispatch, handlers, problems, wire
 from streamlimit.fields import USER_ID_PATTERN
 from streamlimit.problems import NO_STORE
+from streamlimit.results import Lease, Stream, StreamEnded, Undecided, UnknownStream
 from streamlimit.stream_id import STREAM_ID_PATTERN
 from streamlimit.tracker import StreamTracker
 
@@ -80,13 +82,20 @@ class HeartbeatProtocol(HttpToolsProtocol):
         state = app.state
         kind = _HEARTBEAT if match["heartbeat"] else _CHECK
 
-        def answer(found: Any) -> None:
-            if found:
-                self._answer(cycle, kind, kind.body(found))
+        def answer(result: Any) -> None:
+            if type(result) is kind.result:
+                self._answer(cycle, kind.ok, kind.body(result))
                 state.metrics.answered(kind.number, 200, perf_counter() - started)
-            else:
-                cycle.scope[handlers.SINCE] = started  # type: ignore[typeddict-unknown-key] # a key of our own
+            elif isinstance(result, Undecided):
+                scope: Any = cycle.scope
+                scope[handlers.SINCE] = started
+                if result is Undecided.NOT_IN_ITS_SEAT:
+                    scope[handlers.SEAT_CHECKED] = True
                 start(cycle, app)
+            else:
+                refusal = _refusal(result)
+                self._answer(cycle, _REFUSED[refusal.status], refusal.body)
+                state.metrics.answered(kind.number, refusal.status, perf_counter() - started)
 
         kind.ask(state.tracker)(match[1], match[2], answer)
 
@@ -95,17 +104,25 @@ class HeartbeatProtocol(HttpToolsProtocol):
         port = self.app.state.operator_port
         return port is not None and self.server is not None and self.server[1] == port
 
-    def _answer(self, cycle: RequestResponseCycle, kind: "_Kind", body: bytes) -> None:
-        """Send 200, as `RequestResponseCycle.send` does."""
+    def _answer(self, cycle: RequestResponseCycle, start: "_Start", body: bytes) -> None:
+        """Send an answer, as `RequestResponseCycle.send` does."""
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
-        head = _head(kind, tuple(self.server_state.default_headers), cycle.keep_alive)
+        head = _head(start, tuple(self.server_state.default_headers), cycle.keep_alive)
         self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
         cycle.on_response = _nothing  # it is the protocol's, which has the cycle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """The status line of an answer, and the headers of its own."""
+
+    status_line: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,16 +132,42 @@ class _Kind:
     number: int
     """What they are counted by."""
     ask: Callable[[StreamTracker], Callable[[str, str, Callable[[Any], None]], None]]
+    result: type
+    """What the tracker answers where all is well."""
     body: Callable[[Any], bytes]
-    headers: tuple[tuple[bytes, bytes], ...]
+    ok: _Start
 
 
-def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+class _Refusal(NamedTuple):
+    status: int
+    body: bytes
 
 
-_HEARTBEAT: Final = _Kind(dispatch.HEARTBEAT, attrgetter("keep_live"), wire.lease_json, _encoded(NO_STORE))
-_CHECK: Final = _Kind(dispatch.GET_STREAM, attrgetter("get_live"), wire.state_json, _encoded(handlers.CHECKED))
+def _start(status: HTTPStatus, media_type: str, headers: Mapping[str, str]) -> _Start:
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    line = f"HTTP/1.1 {status.value} {status.phrase}".encode()
+    return _Start(line, ((b"content-type", media_type.encode()), *encoded))
+
+
+_JSON: Final = "application/json"
+_HEARTBEAT: Final = _Kind(
+    *(dispatch.HEARTBEAT, attrgetter("keep_live"), Lease, wire.lease_json),
+    _start(HTTPStatus.OK, _JSON, NO_STORE),
+)
+_CHECK: Final = _Kind(
+    *(dispatch.GET_STREAM, attrgetter("get_live"), Stream, wire.state_json),
+    _start(HTTPStatus.OK, _JSON, handlers.CHECKED),
+)
+_REFUSED: Final = {
+    status.value: _start(status, problems.MEDIA_TYPE, NO_STORE) for status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+}
+
+
+@lru_cache(maxsize=1024)
+def _refusal(result: StreamEnded | UnknownStream) -> _Refusal:
+    """What those are told whose stream does not go on; made once for each reason."""
+    response = handlers.ended_problem(result).response()
+    return _Refusal(response.status_code, bytes(response.body))
 
 
 def _plain(scope: Any) -> "re.Match[str] | None":
@@ -140,12 +183,12 @@ def _plain(scope: Any) -> "re.Match[str] | None":
 
 
 @lru_cache(maxsize=8)
-def _head(kind: _Kind, default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) -> bytes:  # noqa: FBT001 - the cache is quicker so
+def _head(start: _Start, default_headers: tuple[tuple[bytes, bytes], ...], keep_alive: bool) -> bytes:  # noqa: FBT001 - the cache is quicker so
     """All up to the value of Content-Length; made once a second, since the date is in it."""
-    headers = [*default_headers, (b"content-type", b"application/json"), *kind.headers]
+    headers = [*default_headers, *start.headers]
     if not keep_alive:
         headers.append(_CLOSE)
-    return _lines(b"HTTP/1.1 200 OK", (*headers, (b"content-length", b"")))
+    return _lines(start.status_line, (*headers, (b"content-length", b"")))
 
 
 def _too_many_connections(default_headers: tuple[tuple[bytes, bytes], ...]) -> bytes:

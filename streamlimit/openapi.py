@@ -212,7 +212,7 @@ def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]
     else:
         schema = _one_of(kinds)
         shown = {problem.kind.name: problem.body for problem in found}
-        content = {"application/problem+json": {"schema": schema, "examples": _examples(shown)}}
+        content = {problems.MEDIA_TYPE: {"schema": schema, "examples": _examples(shown)}}
     described = "; ".join(kind.title for kind in kinds)
     return {"description": described, "headers": headers, "content": content}
 

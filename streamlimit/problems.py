@@ -13,6 +13,7 @@ from streamlimit.callers import KeysUnavailable, NotAuthenticated, TooManyFailur
 from streamlimit.errors import InvalidInput, StoreUnavailable
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
+MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Body(wire.Answer):
@@ -123,9 +124,7 @@ class Problem(Exception):
 
     def response(self) -> JSONResponse:
         """The answer."""
-        return JSONResponse(
-            self.body, self.kind.status, headers=NO_STORE | self.headers, media_type="application/problem+json"
-        )
+        return JSONResponse(self.body, self.kind.status, headers=NO_STORE | self.headers, media_type=MEDIA_TYPE)
 
 
 def invalid(errors: Sequence[tuple[str, str]], kind: ProblemType = INVALID_REQUEST) -> Problem:

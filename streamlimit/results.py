@@ -1,6 +1,7 @@
 """What the tracker answers: typed, frozen, free of HTTP and Redis. Times are Unix ms of the store's clock."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Literal
 
 Reason = Literal[
@@ -116,6 +117,15 @@ Refusal = LimitReached | UnknownUser | Recovering | StreamEnded | TooManyAdmissi
 @dataclass(frozen=True, slots=True)
 class UnknownStream:
     """No such stream id was ever issued for this user."""
+
+
+class Undecided(Enum):
+    """What a look at the seat in a stream id leaves open."""
+
+    UNANSWERED = auto()
+    """The store gave no answer in time."""
+    NOT_IN_ITS_SEAT = auto()
+    """The id is genuine and its seat does not hold the stream: it ended, was lost, or is in another seat."""
 
 
 @dataclass(frozen=True, slots=True)

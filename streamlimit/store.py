@@ -136,16 +136,16 @@ class Store:
         Args:
             lane: BEATS or LOOKS.
             claim: Which stream.
-            answer: Called with the reply; 0 where there was none, or none to go by.
+            answer: Called with the reply; None where there was none, or none to go by.
         """
 
         def on_reply(reply: Any) -> None:
-            answer(0 if isinstance(reply, Exception) or claim.slot in self._epochs.down else reply)
+            answer(None if isinstance(reply, Exception) or claim.slot in self._epochs.down else reply)
 
         try:
             lane(self._topology.node(claim.slot)).submit_one(claim, on_reply)
         except (StoreOverloaded, *NOBODY):
-            answer(0)
+            answer(None)
 
     async def heartbeat(self, beat: Claim, deadline: float) -> int | StoreUnavailable:
         """Run heartbeat.lua for one stream."""

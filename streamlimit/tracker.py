@@ -18,6 +18,7 @@ from streamlimit.fields import check_device_id, check_idempotency_key, check_tex
 from streamlimit.keys import SINGLE_SERVER, Keys
 from streamlimit.node import Claim
 from streamlimit.outage import Outage
+from streamlimit.recent_ends import RecentEnds
 from streamlimit.results import (
     Admission,
     Check,
@@ -29,6 +30,7 @@ from streamlimit.results import (
     Stream,
     StreamEnded,
     TooManyAdmissions,
+    Undecided,
     UnknownStream,
     UserStreams,
 )
@@ -72,6 +74,7 @@ class StreamTracker:
         self._signer = Signer(secrets, key_prefix)
         self._calls = Calls(keys, self._signer, rules)
         self._outage = Outage(rules, self._signer)
+        self._recent_ends = RecentEnds()
         self._store = Store(
             client,
             keys,
@@ -191,26 +194,33 @@ class StreamTracker:
         call = self._calls.admission(user_id, dry_run="1", **given)
         return replies.check(await self._store.run(call))
 
-    def keep_live(self, user_id: str, stream_id: str, answer: Callable[[Lease | None], None]) -> None:
+    def keep_live(self, user_id: str, stream_id: str, answer: Callable[[BeatResult | Undecided], None]) -> None:
         """Make one attempt at what `heartbeat` does, without a task: that would cost as much as the rest of it.
 
         Args:
             user_id: Whose stream.
             stream_id: Its id.
-            answer: Called once, soon and in the event loop: with the lease, or with None where the stream was not found
-                live. Then `heartbeat` may bring it back, or says what became of it.
+            answer: Called once, soon and in the event loop. Where it is Undecided, `heartbeat` may bring the stream
+                back, or says what became of it.
         """
-
-        def on_reply(expires_at_ms: int) -> None:
-            answer(self.rules.lease(stream_id, expires_at_ms) if expires_at_ms else None)
-
         parsed = parse_stream_id(stream_id)
-        if parsed is None:
-            answer(None)
-        else:
-            self._store.soon(BEATS, self._calls.claim(user_id, parsed), on_reply)
+        ended = self._recent_ends.get(user_id, parsed) if parsed and self._recent_ends else None
+        if ended or parsed is None:
+            asyncio.get_running_loop().call_soon(answer, ended or UnknownStream())
+            return
 
-    async def heartbeat(self, user_id: str, stream_id: str, *, spent_seconds: float = 0) -> BeatResult:
+        def on_reply(expires_at_ms: int | None) -> None:
+            answer(
+                self.rules.lease(stream_id, expires_at_ms)
+                if expires_at_ms
+                else self._unseated(user_id, parsed, expires_at_ms)
+            )
+
+        self._store.soon(BEATS, self._calls.claim(user_id, parsed), on_reply)
+
+    async def heartbeat(
+        self, user_id: str, stream_id: str, *, spent_seconds: float = 0, seat_checked: bool = False
+    ) -> BeatResult:
         """Keep a stream live for one more TTL, or bring it back where the store lost it.
 
         During an outage the lease of a genuine id only says "go on", where the rules allow that.
@@ -219,12 +229,16 @@ class StreamTracker:
             user_id: Whose stream.
             stream_id: Its id.
             spent_seconds: How much of the budget is gone already.
+            seat_checked: `keep_live` has just answered NOT_IN_ITS_SEAT.
         """
         parsed = self._parse(user_id, stream_id)
         if parsed is None:
             return UnknownStream()
+        if ended := self._recent_ends.get(user_id, parsed):
+            return ended
         deadline = self._store.deadline(spent_seconds)
-        reply = await self._store.heartbeat(self._calls.claim(user_id, parsed), deadline)
+        claim = self._calls.claim(user_id, parsed)
+        reply = 0 if seat_checked else await self._store.heartbeat(claim, deadline)
         if not isinstance(reply, StoreUnavailable) and reply:
             return self.rules.lease(stream_id, reply)
         result = (
@@ -257,8 +271,9 @@ class StreamTracker:
             except InvalidInput as error:
                 results[index] = error
                 continue
-            if stream_id is None:
-                results[index] = UnknownStream()
+            ended = stream_id and self._recent_ends.get(user_id, stream_id)
+            if ended or stream_id is None:
+                results[index] = ended or UnknownStream()
                 continue
             parsed.append((index, user_id, stream_id))
             beats.append(self._calls.claim(user_id, stream_id))
@@ -270,8 +285,10 @@ class StreamTracker:
                 results[index] = self._outage.lease(reply, user_id, stream_id)
             elif reply:
                 results[index] = self.rules.lease(str(stream_id), reply)
-            else:
+            elif self._signer.is_genuine(user_id, stream_id):
                 missing.append(found)
+            else:
+                results[index] = UnknownStream()
 
         # After a loss the first one meets the store for the others, which then go together and in their order.
         resumed = [await self._resumed(user_id, one, deadline) for _, user_id, one in missing[:1]]
@@ -279,20 +296,26 @@ class StreamTracker:
         results |= {index: result for (index, _, _), result in zip(missing, resumed, strict=True)}
         return tuple(results[index] for index in range(len(streams)))
 
-    def get_live(self, user_id: str, stream_id: str, answer: Callable[[Stream | None], None]) -> None:
+    def get_live(
+        self, user_id: str, stream_id: str, answer: Callable[[Stream | StreamEnded | UnknownStream | Undecided], None]
+    ) -> None:
         """Make one attempt at what `get` does, as `keep_live` does for `heartbeat`."""
+        parsed = parse_stream_id(stream_id)
+        ended = self._recent_ends.get(user_id, parsed) if parsed and self._recent_ends else None
+        if ended or parsed is None:
+            asyncio.get_running_loop().call_soon(answer, ended or UnknownStream())
+            return
 
         def on_reply(reply: Any) -> None:
-            answer(replies.seen(user_id, parsed, reply) if parsed and reply else None)
+            answer(replies.seen(user_id, parsed, reply) if reply else self._unseated(user_id, parsed, reply))
 
-        parsed = parse_stream_id(stream_id)
-        if parsed is None or parsed.seat > self.rules.max_limit:
-            answer(None)
+        if parsed.seat > self.rules.max_limit:
+            asyncio.get_running_loop().call_soon(on_reply, 0)
         else:
             self._store.soon(LOOKS, self._calls.claim(user_id, parsed), on_reply)
 
     async def get(
-        self, user_id: str, stream_id: str, *, spent_seconds: float = 0
+        self, user_id: str, stream_id: str, *, spent_seconds: float = 0, seat_checked: bool = False
     ) -> Stream | StreamEnded | UnknownStream:
         """Say whether a stream may go on, and change nothing. What a heartbeat would bring back is `provisional`.
 
@@ -300,16 +323,26 @@ class StreamTracker:
             user_id: Whose stream.
             stream_id: Its id.
             spent_seconds: How much of the budget is gone already.
+            seat_checked: `get_live` has just answered NOT_IN_ITS_SEAT.
         """
         deadline = self._store.deadline(spent_seconds)
         parsed = self._parse(user_id, stream_id)
         if parsed is None:
             return UnknownStream()
+        if ended := self._recent_ends.get(user_id, parsed):
+            return ended
+        is_genuine = seat_checked or self._signer.is_genuine(user_id, parsed)
         try:
-            reply = await self._store.run(self._calls.resume(user_id, parsed, dry_run=True), deadline)
+            if is_genuine:
+                call = self._calls.resume(user_id, parsed, dry_run=True)
+                return replies.found(user_id, await self._store.run(call, deadline))
+            # A secret that is no longer listed signed the streams that still have it, each in its seat.
+            if parsed.seat > self.rules.max_limit:
+                return UnknownStream()
+            (reply,) = await self._store.run(self._calls.look(user_id, parsed), deadline)
         except StoreUnavailable as error:
             return self._outage.stream(error, user_id, parsed)
-        return replies.found(user_id, reply)
+        return replies.seen(user_id, parsed, reply) if reply else UnknownStream()
 
     async def release(self, user_id: str, stream_id: str) -> None:
         """End a stream, as its player does. Again and again does no harm, nor does an id that was never issued."""
@@ -392,8 +425,20 @@ class StreamTracker:
     async def _trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> tuple[EndedStream, ...]:
         return replies.trimmed(user_id, await self._store.run(self._calls.trim(user_id, keep, reason, limit)))
 
+    def _unseated(self, user_id: str, stream_id: StreamId, reply: object) -> UnknownStream | Undecided:
+        """What is known of a stream that its seat does not hold (0), or of which there was no answer (None).
+
+        Only a genuine id is worth a look at all keys of the user: a stream never leaves its seat unless it resumes, and
+        that takes a secret that is listed.
+        """
+        if reply is None:
+            return Undecided.UNANSWERED
+        return Undecided.NOT_IN_ITS_SEAT if self._signer.is_genuine(user_id, stream_id) else UnknownStream()
+
     async def _resumed(self, user_id: str, stream_id: StreamId, deadline: float) -> BeatResult | StoreUnavailable:
         """The answer to a heartbeat whose seat does not hold the stream."""
+        if not self._signer.is_genuine(user_id, stream_id):
+            return UnknownStream()
         try:
             reply = await self._store.run(self._calls.resume(user_id, stream_id), deadline)
         except StoreUnavailable as error:
@@ -401,6 +446,8 @@ class StreamTracker:
         stream = replies.found(user_id, reply)
         if isinstance(stream, Stream):
             return self.rules.lease(f"{stream.stream_ref}.{stream_id.sig}", stream.expires_at_ms)
+        if isinstance(stream, StreamEnded):
+            self._recent_ends.add(user_id, stream_id, stream)
         return stream
 
 

@@ -212,6 +212,23 @@ MUTANTS: Final = (
         "if redis.call('HLEN', KEYS[2]) > 6400",
     ),
     Mutant("what a full memory forgot resumes", RESUME, "forgotten = minted <= oldest_at", "forgotten = false"),
+    Mutant(
+        "a forged id is looked for in all seats",
+        TRACKER,
+        "if not self._signer.is_genuine(user_id, stream_id):\n            return UnknownStream()",
+        "",
+    ),
+    Mutant(
+        "a forged id is left to the application",
+        TRACKER,
+        "if self._signer.is_genuine(user_id, stream_id) else",
+        "if True else",
+    ),
+    Mutant("an end is remembered for ever", "recent_ends.py", "if monotonic() < until:", "if until:"),
+    Mutant(
+        "another signature of an ended stream is told of its end", "recent_ends.py", "*stream_id[1:]", "*stream_id[1:2]"
+    ),
+    Mutant("ends are remembered without bound", "recent_ends.py", "self._ends.clear()", "pass"),
     Mutant("undoing ends a stream that a repetition found", RELEASE, "if keep_live == '1' or ", "if "),
     Mutant("undoing leaves every stream live", TRACKER, "keep_live=retry)", "keep_live=True)"),
     Mutant("undoing leaves no stream live", TRACKER, "keep_live=retry)", "keep_live=False)"),
@@ -460,7 +477,9 @@ MUTANTS: Final = (
     # What an edge is told.
     Mutant("an invented stream is seen", GET, "fields[2] == ARGV[2 * i] then", "true then"),
     Mutant("one key of a wrong type blinds all", GET, "redis.pcall('HMGET'", "redis.call('HMGET'"),
-    Mutant("a stream of a loss is not looked for", TRACKER, "dry_run=True), deadline)", "dry_run=True), 0)"),
+    Mutant(
+        "a stream of a loss is not looked for", TRACKER, "self._store.run(call, deadline)", "self._store.run(call, 0)"
+    ),
     # How often.
     Mutant("one admission too many", COUNT, "count > tonumber(ARGV[2])", "count > tonumber(ARGV[2]) + 1"),
     Mutant("a count of admissions has no end", COUNT, "redis.call('PEXPIRE', KEYS[1], ARGV[3])", ""),

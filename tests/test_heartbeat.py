@@ -3,11 +3,15 @@
 import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
+from streamlimit.node import Claim
+from streamlimit.results import Undecided
+from streamlimit.store import Store
 from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id
 from tests.conftest import RULES, SECRET, TrackerFactory
 from tests.helpers import admitted, refs, until
@@ -310,6 +314,38 @@ async def test_shadow_mode_lets_every_stream_resume(make_tracker: TrackerFactory
     assert {type(await tracker.heartbeat("alice", one.lease.stream_id)) for one in streams} == {Lease}
 
 
+async def test_forged_ids_are_unknown_by_one_look_at_their_seats(
+    tracker: StreamTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = (await admitted(tracker)).lease.stream_id
+    forged = [("alice", f"{seat}.{mint_ref(3)}.{'A' * 16}") for seat in range(1, 12)]
+    monkeypatch.delattr(Store, "run")
+    results = await tracker.heartbeat_many([("alice", live), *forged])
+
+    assert [type(result) for result in results] == [Lease, *[UnknownStream] * 11]
+    assert await tracker.heartbeat(*forged[0]) == UnknownStream()
+
+
+async def test_a_stream_that_has_just_been_found_to_have_ended_is_not_looked_for(
+    tracker: StreamTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = ("alice", (await admitted(tracker)).lease.stream_id)
+    await tracker.release(*stream)
+    (ended,) = await tracker.heartbeat_many([stream])
+    monkeypatch.delattr(Store, "run")
+    monkeypatch.delattr(Store, "heartbeat")
+    monkeypatch.setattr(Store, "heartbeats", nothing_to_send)
+
+    assert ended == StreamEnded("released")
+    assert await tracker.heartbeat(*stream) == await tracker.get(*stream) == ended
+    assert await tracker.heartbeat_many([stream]) == (ended,)
+
+
+async def nothing_to_send(_: Store, beats: Sequence[Claim], __: float) -> list[int]:
+    assert not beats
+    return []
+
+
 # Secrets.
 
 
@@ -319,8 +355,10 @@ async def test_an_old_secret_is_accepted_while_listed(make_tracker: TrackerFacto
     rotated, forgetful = await make_tracker(secrets=(new, old)), await make_tracker(secrets=(new,))
 
     assert isinstance(await forgetful.heartbeat("alice", stream_id), Lease)  # live: compared as stored
+    assert isinstance(await forgetful.get("alice", stream_id), Stream)
     await redis.delete("stream:{alice}:1")
     assert await forgetful.heartbeat("alice", stream_id) == UnknownStream()
+    assert await forgetful.get("alice", stream_id) == UnknownStream()
     assert isinstance(await rotated.heartbeat("alice", stream_id), Lease)
 
 
@@ -421,11 +459,15 @@ async def test_get_says_whether_a_stream_may_go_on_and_changes_nothing(tracker: 
 
 
 async def seen(tracker: StreamTracker, user_id: str, stream_id: str) -> Stream | None:
-    """What one look at the seat tells, as the checks of an edge get it."""
+    """The stream where one look at the seat tells, as the checks of an edge get it."""
+    result = await looked_at(tracker, user_id, stream_id)
+    return result if isinstance(result, Stream) else None
+
+
+async def looked_at(tracker: StreamTracker, user_id: str, stream_id: str) -> object:
     answer = asyncio.get_running_loop().create_future()
     tracker.get_live(user_id, stream_id, answer.set_result)
-    stream: Stream | None = await answer
-    return stream
+    return await answer
 
 
 async def test_a_live_stream_is_seen_as_get_tells_of_it(tracker: StreamTracker) -> None:
@@ -443,12 +485,14 @@ async def test_a_live_stream_is_seen_as_get_tells_of_it(tracker: StreamTracker) 
 async def test_what_a_seat_does_not_hold_is_not_seen(tracker: StreamTracker, redis: Redis) -> None:
     stream_id = (await admitted(tracker)).lease.stream_id
     seat, ref, sig = stream_id.split(".")
-    for other in (f"2.{ref}.{sig}", f"99.{ref}.{sig}", f"{seat}.{ref}.{'A' * 16}", f"{seat}.{'A' * 19}.{sig}", "x"):
-        assert await seen(tracker, "alice", other) is None
-    assert await seen(tracker, "bob", stream_id) is None
+    for genuine in (f"2.{ref}.{sig}", f"99.{ref}.{sig}"):
+        assert await looked_at(tracker, "alice", genuine) is Undecided.NOT_IN_ITS_SEAT
+    for forged in (f"{seat}.{ref}.{'A' * 16}", f"{seat}.{'A' * 19}.{sig}", f"99.{'A' * 19}.{sig}", "x"):
+        assert await looked_at(tracker, "alice", forged) == UnknownStream()
+    assert await looked_at(tracker, "bob", stream_id) == UnknownStream()
     await redis.delete("stream:{alice}:1")
 
-    assert await seen(tracker, "alice", stream_id) is None
+    assert await looked_at(tracker, "alice", stream_id) is Undecided.NOT_IN_ITS_SEAT
 
 
 async def test_many_are_seen_at_once_whatever_becomes_of_one(tracker: StreamTracker, redis: Redis) -> None:

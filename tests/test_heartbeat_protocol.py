@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
 from streamlimit.app import create_app
 from streamlimit.heartbeat_protocol import HeartbeatProtocol, _plain
-from streamlimit.results import Lease
+from streamlimit.results import Lease, Undecided
+from streamlimit.store import Store
 from tests.conftest import SECRET
 from tests.servers import PATIENCE_SECONDS
 from tests.web import INVENTED, STREAMS
@@ -185,15 +186,76 @@ async def test_a_stream_that_was_never_issued(connection: Connection) -> None:
     assert told(short) == told(long)
 
 
+@pytest.fixture
+async def lost_path(path: str, fake_redis: Redis) -> str:
+    """Where a stream that the store lost has its heartbeats: more is to be asked than its seat."""
+    await fake_redis.delete("stream:{alice}:1")
+    return path
+
+
+@pytest.fixture
+def one_look(server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be asked of the store but whether a seat holds a stream."""
+    del server  # its tracker has them
+    monkeypatch.delattr(Store, "run")
+    monkeypatch.delattr(Store, "heartbeat")
+
+
+@pytest.mark.usefixtures("unused", "one_look")
+async def test_a_forged_id_needs_no_application_and_one_look_at_the_store(connection: Connection) -> None:
+    assert (await connection.post(PATH)).status == 404
+
+
+@pytest.mark.usefixtures("one_look")
+async def test_the_check_of_a_forged_id_needs_no_application_and_one_look_at_the_store(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(StreamTracker, "get")
+
+    assert (await connection.get(PATH.removesuffix("/heartbeat"))).status == 404
+
+
+async def test_an_id_that_has_just_been_found_to_have_ended_needs_neither(
+    connection: Connection, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await connection.post(f"{path.removesuffix('heartbeat')}release")
+    first = await connection.post(path)
+    for name in ("run", "heartbeat", "soon"):
+        monkeypatch.delattr(Store, name)
+    monkeypatch.delattr(StreamTracker, "heartbeat")
+    again, check = await connection.post(path), await connection.get(path.removesuffix("/heartbeat"))
+
+    assert (first.status, first.body["reason"]) == (410, "released")
+    assert told(first) == told(again) == told(check)
+
+
+async def test_many_heartbeats_of_an_ended_stream_in_one_packet_are_answered(connection: Connection, path: str) -> None:
+    await connection.post(f"{path.removesuffix('heartbeat')}release")
+    await connection.post(path)
+    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000)
+
+    assert {(await connection.answer()).status for _ in range(2_000)} == {410}
+
+
+async def test_the_application_does_not_ask_again_what_the_protocol_has_asked(
+    connection: Connection, lost_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Store, "heartbeat")
+
+    assert (await connection.post(lost_path)).status == 200
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(StoreUnavailable("down"), 503), (StoreOverloaded("busy"), 503), (RuntimeError("a bug"), 500)]
 )
-async def test_an_error(connection: Connection, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
+async def test_an_error(
+    connection: Connection, lost_path: str, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
     async def fail(*_: object, **__: object) -> Lease:
         raise error
 
     monkeypatch.setattr(StreamTracker, "heartbeat", fail)
-    short, long = await both_ways(connection, PATH)
+    short, long = await both_ways(connection, lost_path)
 
     assert short.status == status
     assert told(short) == told(long)
@@ -204,12 +266,13 @@ async def test_the_application_is_told_how_much_of_the_budget_is_gone(
 ) -> None:
     spent = []
 
-    async def heartbeat(*_: object, spent_seconds: float) -> Lease:
+    async def heartbeat(*_: object, spent_seconds: float, seat_checked: bool) -> Lease:
+        assert not seat_checked
         spent.append(spent_seconds)
         raise StoreUnavailable("down")
 
-    def keep_live(_: object, __: str, ___: str, answer: Callable[[Lease | None], None]) -> None:
-        asyncio.get_running_loop().call_later(0.05, answer, None)
+    def keep_live(_: object, __: str, ___: str, answer: Callable[[Undecided], None]) -> None:
+        asyncio.get_running_loop().call_later(0.05, answer, Undecided.UNANSWERED)
 
     monkeypatch.setattr(StreamTracker, "heartbeat", heartbeat)
     monkeypatch.setattr(StreamTracker, "keep_live", keep_live)
