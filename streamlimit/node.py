@@ -1,6 +1,8 @@
 """One server that takes writes: what is sent to it, and what is known of it."""
 
 import asyncio
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -8,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 
 from streamlimit.lane import Lane
 from streamlimit.scripts import GET, HEARTBEAT, Script
@@ -24,6 +26,10 @@ _CLAIMS_IN_FLIGHT: Final = 2
 _CALLS_IN_FLIGHT: Final = 16
 _MAX_WAITING: Final = 10_000
 _MAX_LOADINGS: Final = 3
+_UNKNOWN: Final = re.compile("(unknown|unsupported|invalid) (sub)?command", re.IGNORECASE)
+"""How servers and proxies refuse what they do not know."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Claim(NamedTuple):
@@ -51,6 +57,15 @@ def command(*words: str | int) -> Command:
 def script_call(script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Command:
     """Pack the call of a script."""
     return Command(_pack("EVALSHA", script.sha, len(keys), *keys, *args), script)
+
+
+def by_eval(call: Command) -> Command:
+    """The same call of a script with its source in place of its SHA-1."""
+    if call.script is None:
+        return call
+    sha, source = call.script.sha.encode(), call.script.source.encode()
+    count, arguments = call.packed.split(b"\r\n$7\r\nEVALSHA\r\n$40\r\n%b" % sha, 1)
+    return Command(b"%b\r\n$4\r\nEVAL\r\n$%d\r\n%b%b" % (count, len(source), source, arguments), call.script)
 
 
 def _pack(*words: str | int) -> bytes:
@@ -123,6 +138,7 @@ class Node:
         self.meeting = asyncio.Lock()
         self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
         self._one_user_scripts = one_user_scripts
+        self._may_load_scripts = True
         self.calls = Lane[Command](
             self.exchange,
             max_batch=_MAX_CALLS,
@@ -161,10 +177,15 @@ class Node:
                     lost = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                     if not lost:
                         break
-                    scripts = {one.script for place in lost if (one := commands[place]).script}
-                    load = [command("SCRIPT", "LOAD", script.source) for script in scripts]
-                    again = [one for place in lost for one in ((_ASKING,) if asking else ()) + (commands[place],)]
+                    resent = [commands[place] for place in lost]
+                    if self._may_load_scripts:
+                        scripts = {call.script for call in resent if call.script}
+                        load = [command("SCRIPT", "LOAD", script.source) for script in scripts]
+                    else:
+                        load, resent = [], [by_eval(call) for call in resent]
+                    again = [one for call in resent for one in ((_ASKING,) if asking else ()) + (call,)]
                     answers = await _exchange(connection, load + again)
+                    self._note_loaded(answers[: len(load)])
                     for place, answer in zip(lost, answers[len(load) :][asking :: 1 + asking], strict=True):
                         replies[place] = answer
                 whole = True
@@ -178,6 +199,14 @@ class Node:
         """Wait until all calls are answered, and close the connections."""
         await asyncio.gather(self.calls.drain(), self.beats.drain(), self.looks.drain())
         await self._connections.close()
+
+    def _note_loaded(self, replies: Sequence[Any]) -> None:
+        """Where SCRIPT LOAD is refused, by an ACL or by a proxy that does not know it, scripts are sent with EVAL."""
+        for reply in replies:
+            if isinstance(reply, NoPermissionError) or _UNKNOWN.search(str(reply)):
+                self._may_load_scripts = False
+                _logger.warning("%s refuses SCRIPT LOAD (%s): scripts run by EVAL", self.name or "The store", reply)
+                return
 
     def _lane_of_claims(self, script: Script, *args: int) -> Lane[Claim]:
         """A lane whose script takes these arguments, and then REF and SIG of each claim; it replies to each."""

@@ -108,6 +108,16 @@ def failure(operator: Redis) -> BaseException | None:
     return None
 
 
+def test_where_scripts_cannot_be_loaded_they_run_by_eval_and_the_log_says_so_once(
+    operator: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind a proxy: Envoy, twemproxy and Codis know no SCRIPT LOAD."""
+    run(operator, "ACL", "SETUSER", "streamlimit", "-script|load", "+eval")
+    asyncio.run(contract(operator, url(operator)))
+
+    assert caplog.text.count("scripts run by EVAL") == 2, "once for each of the two trackers"
+
+
 def examined(operator: Redis, database: int = 0) -> dict[str, Finding]:
     async def examine_it() -> list[Finding]:
         async with connect(url(operator).replace("/0", f"/{database}")) as client:
