@@ -1,7 +1,8 @@
 """A Redis Cluster of three primaries, each with a replica, and the migration of its slots."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -87,6 +88,19 @@ class Cluster(Topology):
         """Another primary."""
         return next(one for one in self.primaries if one is not node)
 
+    def standing(self) -> "Standing":
+        """What no migration of slots between its primaries changes."""
+        running = self._running()
+        ids: dict[str, str] = {}
+        for primary in self.primaries:
+            with primary.operator() as client:
+                keys = list(client.scan_iter("epoch:*", count=10_000))
+                with client.pipeline(transaction=False) as pipeline:
+                    for key in keys:
+                        pipeline.hget(key, "id")
+                    ids |= dict(zip(keys, pipeline.execute(), strict=True))
+        return Standing({node.announced: node.role() for node in running}, config_epochs(self.primaries), ids)
+
     def migration(self, slot: int, target: Node) -> "Migration":
         """Begin to move a slot."""
         return Migration(self, slot, target)
@@ -143,6 +157,31 @@ class Cluster(Topology):
         return primary.state != "running" or node.is_linked_replica_of(primary)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of a Cluster, at one moment."""
+
+    roles: dict[str, str]
+    config_epochs: dict[str, int]
+    """Of each primary. A node that imports a slot raises its own; a failover raises that of the replica."""
+    epochs: dict[str, str]
+    """The id in each epoch key of ours: another one is a loss."""
+
+    def changed(self, before: "Standing", importers: Iterable[Node]) -> dict[str, object]:
+        """What is another than before, but for what the import of slots by these nodes explains."""
+        imported = {node.announced for node in importers}
+        return {
+            "roles": {node: role for node, role in self.roles.items() if before.roles.get(node) != role},
+            "config epochs": {
+                node: epoch
+                for node, epoch in self.config_epochs.items()
+                if before.config_epochs.get(node) != epoch and node not in imported
+            },
+            "epochs": {key: one for key, one in self.epochs.items() if before.epochs.get(key, one) != one}
+            | {key: None for key in before.epochs if key not in self.epochs},
+        }
+
+
 class Migration:
     """A slot on its way from its primary to another node; until it is finished, calls meet ASK and TRYAGAIN.
 
@@ -179,6 +218,10 @@ class Migration:
         others = [node for node in self._cluster.primaries if node not in (self.source, self.target)]
         for node in (self.target, self.source, *others):
             node.command("CLUSTER", "SETSLOT", self.slot, "NODE", _id(self.target))
+
+
+def config_epochs(primaries: Iterable[Node]) -> dict[str, int]:
+    return {node.announced: int(_own(node)["epoch"]) for node in primaries}
 
 
 def _id(node: Node) -> str:
