@@ -1,7 +1,6 @@
 """Repeats what servers left unanswered, as long as that may help and the budget of the operation lasts."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Final, TypeVar
@@ -19,13 +18,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streamlimit.epochs import Epochs
 from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.node import PATIENCE, Node
+from streamlimit.outages import Outages
 from streamlimit.topology import Topology
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
-_COMPLAINT_SECONDS: Final = 10
 _NEARLY: Final = 0.99
 """Of a time, since the event loop's clock and its timers are rounded."""
 _OUTAGES: Final = (
@@ -45,7 +43,6 @@ _PASSING: Final = (MovedError, TryAgainError)
 """A slot goes from one server to another; in the middle of that the keys of one user may lie on both."""
 
 _Reply = TypeVar("_Reply")
-_logger = logging.getLogger(__name__)
 
 
 class Attempts:
@@ -55,20 +52,19 @@ class Attempts:
 
     Args:
         topology: Who holds which slot.
-        epochs: Where outages are noted.
+        outages: Where they are noted.
         budget_seconds: How long an operation may take.
         on_outage: Called where a server gave no answer.
     """
 
     def __init__(
-        self, topology: Topology, epochs: Epochs, *, budget_seconds: float, on_outage: Callable[[], None]
+        self, topology: Topology, outages: Outages, *, budget_seconds: float, on_outage: Callable[[], None]
     ) -> None:
         self._topology = topology
-        self._epochs = epochs
+        self._outages = outages
         self._budget_seconds = budget_seconds
         self._patience_seconds = PATIENCE * budget_seconds
         self._on_outage = on_outage
-        self._complaint = ("", 0.0)
 
     async def make(
         self,
@@ -93,7 +89,7 @@ class Attempts:
             StoreUnavailable: No usable answer by then.
         """
         clock = asyncio.get_running_loop().time
-        known_outage = self._epochs.down_seconds(slot) > self._budget_seconds
+        known_outage = self._outages.seconds(slot) > self._budget_seconds
         pause = _FIRST_PAUSE_SECONDS
         needs_timer = not ends_by_itself or deadline - clock() < _NEARLY * self._budget_seconds
         while True:
@@ -111,7 +107,7 @@ class Attempts:
                 doubt()
                 raise
             except StoreUnavailable as error:
-                self.complain(str(error))
+                self._outages.complain(str(error))
                 raise
             except (RedisError, TimeoutError, OSError) as error:
                 was_unanswered = _is_outage(error)
@@ -122,8 +118,6 @@ class Attempts:
                 if not repeatable or clock() + pause >= deadline:
                     raise self.failure(error, node) from error
             else:
-                if self._epochs.down:
-                    self._epochs.note_success(slot, node)
                 return reply
             await asyncio.sleep(pause)
             pause *= 2
@@ -133,23 +127,17 @@ class Attempts:
         """What callers are told; the log is told the cause."""
         where = f"{node.name}: " if node and node.name else ""
         message = where + (str(error) or type(error).__name__)
-        self.complain(message)
+        self._outages.complain(message)
         return StoreUnavailable(message)
 
     def _note_outage(self, slot: int, node: Node | None, error: Exception, tried_seconds: float) -> None:
         if isinstance(error, TimeoutError) and tried_seconds < _NEARLY * self._patience_seconds:
             return  # begun shortly before the deadline, it proves nothing of the server
-        self._epochs.note_outage(slot, node)
+        # What is said of one slot is no word about the others.
+        others = self._topology.slots(node) if node and not isinstance(error, ClusterDownError) else ()
+        self._outages.begin((slot, *others))
         self._topology.look_again(node)
         self._on_outage()
-
-    def complain(self, message: str) -> None:
-        """Tell the log, once in a while."""
-        now = asyncio.get_running_loop().time()
-        last, at = self._complaint
-        if message != last or now - at > _COMPLAINT_SECONDS:
-            self._complaint = (message, now)
-            _logger.warning("No usable answer from the store: %s", message)
 
 
 def may_be_answered_later(failure: StoreUnavailable) -> bool:

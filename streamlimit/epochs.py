@@ -1,4 +1,4 @@
-"""What a process knows of the servers' data: the epoch of each hash slot, and since when a slot is out of reach."""
+"""What a process knows of the servers' data: the epoch of each hash slot."""
 
 import asyncio
 import logging
@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.exceptions import AskError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamlimit.node import Command, Node, script_call
+from streamlimit.outages import Outages
 from streamlimit.scripts import EPOCH
 from streamlimit.topology import Topology
 
@@ -29,17 +30,15 @@ class Epochs:
         topology: Who holds which slot.
         keys: The epoch key of each slot.
         ttl_ms: The stream TTL.
-        outage_ms: After an outage longer than this, streams may have expired through no fault of their players.
+        outages: Those under way; they end when a server has taken a write.
     """
 
-    def __init__(self, topology: Topology, keys: Sequence[str], *, ttl_ms: int, outage_ms: int) -> None:
+    def __init__(self, topology: Topology, keys: Sequence[str], *, ttl_ms: int, outages: Outages) -> None:
         self._topology = topology
         self._keys = keys
         self._ttl_ms = ttl_ms
-        self._outage_seconds = outage_ms / 1000
+        self._outages = outages
         self._known = [""] * len(keys)
-        self.down: dict[int, float] = {}
-        """Since when a slot is out of reach, in the event loop's time; empty where all is well."""
 
     def known(self, slot: int) -> str:
         """The id of a slot's epoch; '' before the first meeting."""
@@ -47,40 +46,7 @@ class Epochs:
 
     def must_meet(self, slot: int) -> bool:
         """Whether the slot's server is to be met before a decision about seats."""
-        return not self._known[slot] or self._is_down_for_long(slot)
-
-    def down_seconds(self, slot: int) -> float:
-        """How long a slot has been out of reach; 0 where it is not."""
-        since = self.down.get(slot)
-        return 0 if since is None else asyncio.get_running_loop().time() - since
-
-    def note_outage(self, slot: int, node: Node | None) -> None:
-        """A server gave no answer, so that all of its slots are out of reach."""
-        if slot not in self.down:
-            now = asyncio.get_running_loop().time()
-            for one in (slot, *(self._topology.slots(node) if node else ())):
-                self.down.setdefault(one, now)
-
-    def note_replaced(self, alone_seconds: float) -> None:
-        """Another server has taken the place of one that was alone for so long: what that one took meanwhile is lost.
-
-        It is an outage from when it was alone, even for those whom it answered. They do not know, and do not repeat
-        their heartbeats, so that each may be on its way for an interval.
-        """
-        now = asyncio.get_running_loop().time()
-        silent_seconds = self.down_seconds(0)
-        if alone_seconds > silent_seconds:
-            interval = self._ttl_ms / 1000 - self._outage_seconds
-            lost_seconds = alone_seconds - silent_seconds + max(silent_seconds, interval)
-            if lost_seconds > self._outage_seconds:
-                self.down[0] = now - lost_seconds
-
-    def note_success(self, slot: int, node: Node) -> None:
-        """A server answered. What was out of reach for long stays so until the server is met."""
-        if slot in self.down:
-            for one in (slot, *self._topology.slots(node)):
-                if not self._is_down_for_long(one):
-                    self.down.pop(one, None)
+        return not self._known[slot] or self._outages.is_long(slot)
 
     async def meet_again(self, slot: int, refused: str, node: Node) -> None:
         """Meet the server of a slot, unless somebody else has done so while we waited for our turn.
@@ -92,9 +58,9 @@ class Epochs:
         """
         async with node.meeting:
             if self.must_meet(slot):
-                await self._meet(node, self._unmet(node))
+                await self._meet(node, self._unmet(node), slot)
             elif self._known[slot] == refused:
-                await self._meet(node, [slot])
+                await self._meet(node, [slot], slot)
 
     async def probe(self, node: Node) -> int:
         """Prove that a server takes writes, and meet it as far as that is needed.
@@ -106,39 +72,51 @@ class Epochs:
             slots = self._topology.slots(node)
             if not slots:
                 return 0  # it has given them to others meanwhile
-            recovering_ms = await self._meet(node, self._unmet(node) or slots[:1])
-        for slot in slots:
-            self.down.pop(slot, None)
+            unserved: set[int] = set()
+            recovering_ms = await self._meet(node, self._unmet(node) or slots[:1], unserved=unserved)
+        self._outages.end(slot for slot in slots if slot not in unserved)
         return recovering_ms
 
     def _unmet(self, node: Node) -> Sequence[int]:
         return [slot for slot in self._topology.slots(node) if self.must_meet(slot)]
 
-    def _is_down_for_long(self, slot: int) -> bool:
-        return slot in self.down and self.down_seconds(slot) > self._outage_seconds
-
-    async def _meet(self, node: Node, slots: Sequence[int]) -> int:
+    async def _meet(
+        self, node: Node, slots: Sequence[int], needed: int | None = None, unserved: set[int] | None = None
+    ) -> int:
         """Meet some slots of a server, and all of them where one has lost its data.
 
         What was lost is noted when all of them are met: an interruption must not hide it from the next who asks.
+
+        Args:
+            node: The server.
+            slots: Those to meet.
+            needed: The one without which the meeting has failed; None where any will do.
+            unserved: Gets those that the server does not serve. They concern their own users only.
         """
         lost: dict[int, str] = {}
-        recovering_ms = await self._ask(node, slots, lost)
+        errors: dict[int, ClusterDownError] = {}
+        recovering_ms = await self._ask(node, slots, lost, errors)
         if lost:
             rest = set(self._topology.slots(node)).difference(slots)
-            recovering_ms = max(recovering_ms, await self._ask(node, sorted(rest), lost))
+            recovering_ms = max(recovering_ms, await self._ask(node, sorted(rest), lost, errors))
         for slot, epoch in lost.items():
             self._note(slot, epoch)
+        if needed in errors or errors.keys() >= set(slots):
+            raise errors.get(needed) or errors[slots[0]]  # type: ignore[arg-type] # None is no key of it
+        if unserved is not None:
+            unserved |= errors.keys()
         return recovering_ms
 
-    async def _ask(self, node: Node, slots: Sequence[int], lost: dict[int, str]) -> int:
+    async def _ask(
+        self, node: Node, slots: Sequence[int], lost: dict[int, str], errors: dict[int, ClusterDownError]
+    ) -> int:
         """Ask for epochs, note those that go on, and put those that are others than we know into `lost`."""
         fresh = secrets.token_hex(8)
         recovering_ms = 0
         causes: dict[str, int] = {}
         for at in range(0, len(slots), _AT_ONCE):
             part = slots[at : at + _AT_ONCE]
-            outages = [self._is_down_for_long(slot) for slot in part]
+            outages = [self._outages.is_long(slot) for slot in part]
             commands = [self._command(slot, fresh, outage=outage) for slot, outage in zip(part, outages, strict=True)]
             replies = await node.exchange(commands)
             if not self._topology.slots(node):
@@ -147,7 +125,11 @@ class Epochs:
             for slot, outage, wanted, found in zip(part, outages, commands, replies, strict=True):
                 if not isinstance(found, RedisError):
                     node.clock_ahead_ms = found[1] - now_ms
-                reply = await self._final(found, wanted)
+                try:
+                    reply = await self._final(found, wanted)
+                except ClusterDownError as error:
+                    errors[slot] = error
+                    continue
                 if reply is None:
                     continue
                 epoch, now, recovering_until = reply
@@ -171,7 +153,7 @@ class Epochs:
 
     def _note(self, slot: int, epoch: str) -> None:
         self._known[slot] = epoch
-        self.down.pop(slot, None)
+        self._outages.end((slot,))
 
     def _command(self, slot: int, fresh: str, *, outage: bool) -> Command:
         return script_call(EPOCH, [self._keys[slot]], [self._known[slot], fresh, self._ttl_ms, "1" if outage else ""])

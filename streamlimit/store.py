@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -19,6 +20,7 @@ from streamlimit.health import warnings
 from streamlimit.keys import Keys
 from streamlimit.lane import Lane
 from streamlimit.node import MAX_CLAIMS, Claim, Node, command, script_call
+from streamlimit.outages import Outages
 from streamlimit.results import Health
 from streamlimit.scripts import HEARTBEAT, Call
 from streamlimit.topology import NOBODY, find_topology
@@ -67,9 +69,10 @@ class Store:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
         self._topology = find_topology(client, make_node, self._note_replaced)
-        self._epochs = Epochs(self._topology, keys.epochs, ttl_ms=ttl_ms, outage_ms=outage_ms)
+        self._outages = Outages(ttl_ms=ttl_ms, long_ms=outage_ms)
+        self._epochs = Epochs(self._topology, keys.epochs, ttl_ms=ttl_ms, outages=self._outages)
         self._attempts = Attempts(
-            self._topology, self._epochs, budget_seconds=budget_seconds, on_outage=self._start_repair
+            self._topology, self._outages, budget_seconds=budget_seconds, on_outage=self._start_repair
         )
         self._ttl_ms = ttl_ms
         self._debts = Debts(self.run)
@@ -90,6 +93,7 @@ class Store:
             # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
             self._repair.cancel()
             await asyncio.wait([self._repair], timeout=_PROBE_SECONDS)
+        self._outages.close()
         await self._debts.settle(_CLOSE_SECONDS)
         await self._topology.close()
 
@@ -140,7 +144,7 @@ class Store:
         """
 
         def on_reply(reply: Any) -> None:
-            answer(None if isinstance(reply, Exception) or claim.slot in self._epochs.down else reply)
+            answer(None if isinstance(reply, Exception) or claim.slot in self._outages.since else reply)
 
         try:
             lane(self._topology.node(claim.slot)).submit_one(claim, on_reply)
@@ -198,7 +202,7 @@ class Store:
     def owe(self, call: Call) -> None:
         """Run a script later, as soon as the store answers."""
         if not self._debts.add(call):
-            self._attempts.complain("too many admissions are in doubt: some may hold their seats for a TTL")
+            self._outages.complain("too many admissions are in doubt: some may hold their seats for a TTL")
         self._start_repair()
 
     async def _send(self, call: Call, deadline: float, node: Node) -> Any:
@@ -258,8 +262,8 @@ class Store:
         return Health(recovering_ms, tuple(warnings("\n".join(told))))
 
     def _note_replaced(self, lost_seconds: float) -> None:
-        self._epochs.note_replaced(lost_seconds)
-        if self._epochs.down:
+        self._outages.begin_replaced(lost_seconds)
+        if self._outages:
             self._start_repair()
 
     def _start_repair(self) -> None:
@@ -267,15 +271,17 @@ class Store:
             self._repair = asyncio.create_task(self._repair_until_well(), name="streamlimit-store-repair")
 
     async def _repair_until_well(self) -> None:
-        while self._epochs.down or self._debts:
+        while self._outages or self._debts:
             await asyncio.gather(*map(self._probe, self._down_slots()), self._debts.pay())
-            if self._epochs.down or self._debts:
+            if self._outages or self._debts:
                 await asyncio.sleep(_PROBE_SECONDS)
 
     def _down_slots(self) -> Iterable[int]:
         """One slot of each server that is down, and one of those that no server holds."""
         by_server: dict[Node | None, int] = {}
-        for slot in self._epochs.down:
+        slots = list(self._outages.since)
+        random.shuffle(slots)  # one that nobody serves must not hide that the rest of its server is well
+        for slot in slots:
             try:
                 by_server.setdefault(self._topology.node(slot), slot)
             except NOBODY:
@@ -285,4 +291,3 @@ class Store:
     async def _probe(self, slot: int) -> None:
         with contextlib.suppress(StoreUnavailable):  # logged; it is probed again
             await self._attempts.make(slot, self._epochs.probe, self.deadline())
-            _logger.warning("The store is back")

@@ -40,7 +40,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
     "lua/*.lua",
 )
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
-ATTEMPTS, CALLS, EPOCHS, NODE = "attempts.py", "calls.py", "epochs.py", "node.py"
+ATTEMPTS, CALLS, EPOCHS, NODE, OUTAGES = "attempts.py", "calls.py", "epochs.py", "node.py", "outages.py"
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
 OUTAGE, RULES = "outage.py", "rules.py"
 
@@ -425,11 +425,40 @@ MUTANTS: Final = (
         'fresh, self._ttl_ms, ""]',
     ),
     Mutant(
-        "one failure among successes is an outage",
-        EPOCHS,
-        "                    self.down.pop(one, None)",
-        "                    pass",
+        "an answered read ends an outage",
+        ATTEMPTS,
+        "                return reply\n",
+        "                self._outages.end((slot,))\n                return reply\n",
     ),
+    Mutant("an outage never ends", OUTAGES, "self.since.pop(slot, None)", "pass"),
+    Mutant(
+        "an outage begins anew with each failure", OUTAGES, "self.since.setdefault(slot, now)", "self.since[slot] = now"
+    ),
+    Mutant(
+        "an outage is noted for one slot only",
+        ATTEMPTS,
+        "self._outages.begin((slot, *others))",
+        "self._outages.begin((slot,))",
+    ),
+    Mutant(
+        "a slot that nobody serves takes its server away", ATTEMPTS, " and not isinstance(error, ClusterDownError)", ""
+    ),
+    Mutant(
+        "a slot that nobody serves stops every meeting",
+        EPOCHS,
+        "                    errors[slot] = error\n                    continue",
+        "                    raise",
+    ),
+    Mutant("a probe that was refused ends the outage", EPOCHS, " or errors.keys() >= set(slots):", ":"),
+    Mutant("MISCONF is no outage", ATTEMPTS, ', "MISCONF "', ""),
+    Mutant(
+        "each flap is told to be back",
+        OUTAGES,
+        "            self._calm.cancel()\n            self._calm = None",
+        "            pass",
+    ),
+    Mutant("the complaint is not told again", OUTAGES, '        self._complaint = ("", -math.inf)\n\n\ndef', "\n\ndef"),
+    Mutant("scripts run by SCRIPT LOAD or not at all", NODE, "self._may_load_scripts = False", "pass"),
     Mutant("what a replaced server says is noted", EPOCHS, "if not self._topology.slots(node):", "if False:"),
     Mutant("an older failover counts", SENTINELS, "latest = max((", "latest = min(("),
     Mutant("one Sentinel that hears of the primary is enough", SENTINELS, "named.quorum + 1", "named.quorum"),

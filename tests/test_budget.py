@@ -96,7 +96,7 @@ async def test_with_a_broken_server_every_operation_answers_within_the_budget(
 
     async with breakage.of(topology.primary_of(KEY)):
         caplog.clear()
-        tracker._store._attempts._complaint = ("", 0)  # a slow start may have said the same a moment ago
+        tracker._store._outages._complaint = ("", 0)  # a slow start may have said the same a moment ago
         with figures(f"server {breakage.name}") as measured:
             measured.cases = 1
             answers, others, (health,) = await asyncio.gather(
@@ -133,7 +133,7 @@ async def test_with_all_lines_busy_every_operation_is_told_so_within_the_budget(
     assert {type(answer) for answer in answers.values()} == {StoreOverloaded}, answers
     assert [one for one in others.values() if isinstance(one, Exception)] == []
     assert "busy" in caplog.text
-    assert not tracker._store._epochs.down
+    assert not tracker._store._outages
 
 
 async def all_operations(

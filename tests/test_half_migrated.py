@@ -88,7 +88,7 @@ async def test_the_users_of_other_slots_of_the_same_node_are_served_while_a_slot
         answers = {name: await outcome_of(one(tracker, neighbour, stream_id)) for name, one in OPERATIONS.items()}
 
     assert [name for name, answer in answers.items() if isinstance(answer, StoreUnavailable)] == []
-    assert not tracker._store._epochs.down
+    assert not tracker._store._outages
 
 
 async def test_after_a_migration_all_is_as_it_was(cluster: Cluster, tracker: StreamTracker) -> None:

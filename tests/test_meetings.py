@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamlimit.epochs import _AT_ONCE, Epochs
 from streamlimit.node import Command, Node
+from streamlimit.outages import Outages
 from streamlimit.topology import Topology
 from tests.servers import PATIENCE_SECONDS
 
@@ -83,9 +84,9 @@ class Meetings:
     def __init__(self) -> None:
         self.topology = OneServer()
         self.server = self.topology.server
-        self.epochs = Epochs(
-            cast("Topology", self.topology), [f"epoch:{slot}" for slot in range(SLOTS)], ttl_ms=1000, outage_ms=500
-        )
+        self.outages = Outages(ttl_ms=1000, long_ms=500)
+        keys = [f"epoch:{slot}" for slot in range(SLOTS)]
+        self.epochs = Epochs(cast("Topology", self.topology), keys, ttl_ms=1000, outages=self.outages)
 
     async def meet(self, slot: int, refused: str | None = None) -> None:
         refused = self.epochs.known(slot) if refused is None else refused
@@ -165,11 +166,38 @@ async def test_a_slot_that_moved_is_met_where_it_is_now(meetings: Meetings) -> N
 
 async def test_a_server_that_is_replaced_while_it_answers_is_not_met(meetings: Meetings) -> None:
     """Else the recovery would be opened there, and its successor would have none."""
-    meetings.epochs.note_outage(5, None)
+    meetings.outages.begin((5,))
     meetings.server.lose()
     meetings.server.meanwhile = meetings.topology.replace
     with pytest.raises(RedisConnectionError, match="replaced"):
         await meetings.meet(5)
 
-    assert 5 in meetings.epochs.down
+    assert 5 in meetings.outages.since
     assert not meetings.knows(5)
+
+
+async def test_a_slot_that_nobody_serves_is_in_no_other_slots_way(meetings: Meetings) -> None:
+    meetings.outages.since = dict.fromkeys(range(SLOTS), 0.0)
+    meetings.server.replies = [ClusterDownError("Hash slot not served")]  # of slot 0, the first that is asked
+    await meetings.meet(5)
+
+    assert [*meetings.outages.since] == [0]
+    assert meetings.knows(5)
+
+
+async def test_the_slot_that_is_needed_is_not_met_where_nobody_serves_it(meetings: Meetings) -> None:
+    meetings.outages.since = dict.fromkeys(range(SLOTS), 0.0)
+    meetings.server.replies = [ClusterDownError("Hash slot not served")]
+    with pytest.raises(ClusterDownError):
+        await meetings.meet(0)
+
+    assert 0 in meetings.outages.since
+
+
+async def test_a_probe_that_was_refused_ends_no_outage(meetings: Meetings) -> None:
+    meetings.outages.begin(range(SLOTS))
+    meetings.server.replies = [ClusterDownError("The cluster is down")]
+    with pytest.raises(ClusterDownError):
+        await meetings.epochs.probe(cast("Node", meetings.server))
+
+    assert len(meetings.outages.since) == SLOTS

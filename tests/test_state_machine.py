@@ -343,13 +343,28 @@ class Story(RuleBasedStateMachine):
             self.model.lose_everything()
         elif what == "outage":
             long_ago = self.runner.get_loop().time() - self.model.rules.ttl_ms / 1000
-            self.trackers[process]._store._epochs.down[0] = long_ago
+            self.trackers[process]._store._outages.since[0] = long_ago
             self.run(self.trackers[process].health())
             self.model.meet(process, outage=True)
         elif self.admitted:
             one = self.admitted[index % len(self.admitted)]
             self.run(self.operator.delete(Keys().stream(one.user_id, self.seat_of(one))))
             self.model.lose(one.user_id, one.ref)
+
+    @precondition(lambda story: not story.calm)
+    @rule(process=processes, user_id=users, steps=st.integers(0, 5))
+    def writes_are_refused_for_a_while(self, process: str, user_id: str, steps: int) -> None:
+        """Lists are answered meanwhile, which does not end the outage."""
+        self.step()
+        tracker, rules = self.trackers[process], self.model.rules
+        outages = tracker._store._outages
+        outages.begin((0,))
+        for _ in range(steps):
+            self.run(tracker.list(user_id))
+            self.wait(STEP_MS)
+            outages.since[0] -= STEP_MS / 1000
+        self.run(tracker.health())
+        self.model.meet(process, outage=steps * STEP_MS > rules.ttl_ms - rules.heartbeat_ms)
 
     @invariant()
     def the_store_holds_what_the_model_says(self) -> None:
