@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlimit import cors, docs, problems
 from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
+from streamlimit.browser_guard import BrowserGuard, is_any, is_loopback
 from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters, new_metrics, routes
 from streamlimit.errors import StreamlimitError
@@ -39,6 +40,7 @@ def create_app(
     operator_port: int | None = None,
     origins: Sequence[str] = (),
     audit: Audit | None = None,
+    any_host: bool = False,
 ) -> Starlette:
     """Build the application.
 
@@ -49,10 +51,13 @@ def create_app(
         operator_port: The port by which operators come, where they have one of their own.
         origins: Of web pages that may read the answers.
         audit: Writes who changed what.
+        any_host: Where nobody is asked, accept any Host header, not only loopback ones.
     """
     authenticator = authenticator or Authenticator()
     metrics = new_metrics(counters or new_counters())
     authenticator.count_fetches(metrics.key_set_fetch)
+    accepts_host = is_any if any_host else is_loopback
+    guard = Middleware(BrowserGuard, origins=origins, accepts_host=accepts_host, respond=_respond)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -63,6 +68,7 @@ def create_app(
             app.state.metrics = metrics
             app.state.operator_port = operator_port
             app.state.audit = audit
+            app.state.accepts_host = None if authenticator.asks else accepts_host
             app.state.openapi = JSONResponse(document(API_VERSION, tracker.rules.max_limit), headers=NO_STORE)
             yield
 
@@ -72,7 +78,11 @@ def create_app(
 
     app = Starlette(
         routes=[*routes(), *map(private, [Route("/openapi.json", get_openapi), *docs.routes()])],
-        middleware=[*cors.middleware(origins), Middleware(EncodedSlashGuard)],
+        middleware=[
+            *cors.middleware(origins),
+            *([] if authenticator.asks else [guard]),
+            Middleware(EncodedSlashGuard),
+        ],
         exception_handlers=dict.fromkeys(_HANDLED, _on_error),
         lifespan=lifespan,
     )

@@ -2,7 +2,7 @@
 
 Heartbeats and releases are what browsers call simple requests and beacons: they are sent without asking first, from any
 page. What a page of another origin must not do it cannot do, since there are no cookies: a page has the keys and stream
-ids that it was given, and no others.
+ids that it was given, and no others. Without keys `browser_guard` refuses such requests.
 """
 
 import re

@@ -161,6 +161,8 @@ PROBLEMS: Final[Mapping[ProblemType, Problem]] = {
         problems.forbidden("A player acts for the user that its token names, and for no other."),
         problems.too_many_admissions(results.TooManyAdmissions(retry_after_ms=41_000)),
         problems.keys_unavailable(),
+        problems.cross_origin(),
+        problems.host_not_accepted(),
         problems.body_too_large(),
         problems.unsupported_media_type(),
         problems.limit_reached(results.LimitReached(3, 3, (_TV, _PHONE, _TABLET), 38_000)),

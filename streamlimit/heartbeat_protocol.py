@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from streamlimit import dispatch, handlers, problems, wire
+from streamlimit.browser_guard import AcceptsHost
 from streamlimit.fields import USER_ID_PATTERN
 from streamlimit.problems import NO_STORE
 from streamlimit.results import Lease, Stream, StreamEnded, Undecided, UnknownStream
@@ -38,6 +39,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 _CLOSE: Final = (b"connection", b"close")
 _COMPLAINT_SECONDS: Final = 30
 _LEFT_ALONE: Final = frozenset((b"origin", b"transfer-encoding", b"expect"))
+_LOOKED_AT: Final = _LEFT_ALONE | {b"content-length", b"host", b"sec-fetch-site"}
 
 
 _logger = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class HeartbeatProtocol(HttpToolsProtocol):
         """
         super().connection_made(transport)
         state = self.app.state
+        self._accepts_host: AcceptsHost | None = state.accepts_host
         if len(self.connections) > state.max_connections and not self._is_operators():
             _complain(state.max_connections)
             transport.write(_too_many_connections(tuple(self.server_state.default_headers)))
@@ -74,7 +77,7 @@ class HeartbeatProtocol(HttpToolsProtocol):
         """Handle one request, whose head was read; the answer to the one before it is on its way."""
         start = super()._start_asgi_task
         # Where the client reads no answers, the application waits until it does.
-        match = None if self.flow.write_paused else _plain(cycle.scope)
+        match = None if self.flow.write_paused else _plain(cycle.scope, self._accepts_host)
         if match is None:
             start(cycle, app)
             return
@@ -170,14 +173,18 @@ def _refusal(result: StreamEnded | UnknownStream) -> _Refusal:
     return _Refusal(response.status_code, bytes(response.body))
 
 
-def _plain(scope: Any) -> "re.Match[str] | None":
+def _plain(scope: Any, accepts_host: AcceptsHost | None = None) -> "re.Match[str] | None":
     method = scope["method"]
     match = None if scope["root_path"] else _PATH.fullmatch(scope["path"])
     # An encoded slash would be a part of the path here.
     if match is None or method != ("POST" if match["heartbeat"] else "GET") or b"%" in scope["raw_path"]:
         return None
     for name, value in scope["headers"]:
-        if name in _LEFT_ALONE or (name == b"content-length" and value != b"0"):
+        if name in _LOOKED_AT and (
+            name in _LEFT_ALONE
+            or (name == b"content-length" and value != b"0")
+            or (accepts_host and (name == b"sec-fetch-site" or (name == b"host" and not accepts_host(value))))
+        ):
             return None
     return match
 

@@ -25,7 +25,8 @@ with a release, or by itself when the heartbeats stop.
 - A **`stream_id`** is a capability: whoever has it may keep that stream live and end it, so it is for its player only.
   Everybody else sees the `stream_ref`.
 - **Who may**: players send a token, back ends and operators an API key, each as `Authorization: Bearer`. An operation
-  that shows no lock asks for none. Where the service has no keys, nobody is asked.
+  that shows no lock asks for none. Where the service has no keys, nobody is asked; then only requests to loopback
+  hosts are answered, and none of web pages whose origin is not listed (CORS_ORIGINS).
 - **Times** are RFC 3339 in UTC with milliseconds, by the store's clock.
 - **Bodies** are JSON of at most 16 KiB, 512 KiB for a batch of heartbeats.
 - Where there is GET there is HEAD. Any other method is answered 405 with `Allow`, any other path 404.
@@ -58,6 +59,7 @@ _HEADERS: Final = {
         "required": True,
         "schema": {"type": "string", "pattern": '^Bearer realm="streamlimit"'},
     },
+    "ChallengeIfAny": {"description": "The same, where a key would help.", "schema": {"type": "string"}},
     "Location": {"description": "The stream.", "required": True, "schema": _URL},
     "RetryAfter": {"description": "Try again after so many seconds.", "required": True, "schema": _SECONDS},
     "RetryAfterIfAny": {
@@ -201,7 +203,7 @@ def _error(operation: Operation, kinds: Sequence[ProblemType]) -> dict[str, Any]
     if kinds[0].status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = _header("RetryAfter")
     elif kinds[0] in _CHALLENGES:
-        headers["WWW-Authenticate"] = _header("Challenge")
+        headers["WWW-Authenticate"] = _header("Challenge" if set(kinds) <= set(_CHALLENGES) else "ChallengeIfAny")
     elif kinds[0].status == HTTPStatus.CONFLICT:
         headers["Retry-After"] = _header("RetryAfterIfAny")
     found = [examples.PROBLEMS[kind] for kind in kinds]
@@ -227,6 +229,7 @@ def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
         kinds.append(problems.INVALID_REQUEST)
     if operation.body:
         kinds.append(problems.UNSUPPORTED_MEDIA_TYPE)
+    kinds += [problems.CROSS_ORIGIN, problems.HOST_NOT_ACCEPTED]
     by_status: dict[int, list[ProblemType]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind)

@@ -86,6 +86,8 @@ LIMIT_REACHED = ProblemType("limit-reached", 409, "The user watches as many stre
 UNKNOWN_USER = ProblemType("unknown-user", 404, "There is no record of this user", FieldsBody)
 UNKNOWN_STREAM = ProblemType("unknown-stream", 404, "No such stream was ever started for this user", FieldsBody)
 STREAM_ENDED = ProblemType("stream-ended", 410, "The stream has ended", EndedBody)
+CROSS_ORIGIN = ProblemType("cross-origin", 403, "Web pages of other origins may not send requests")
+HOST_NOT_ACCEPTED = ProblemType("host-not-accepted", 421, "The service does not answer to this host name")
 PREFLIGHT_REFUSED = ProblemType("preflight-refused", 400, "Pages of this origin may not ask like this")
 TOO_MANY_REQUESTS = ProblemType("too-many-requests", 429, "Too many requests in a short time")
 RECOVERING = ProblemType(
@@ -219,6 +221,17 @@ def forbidden(detail: str) -> Problem:
     """Somebody, but another one would have to ask. Said before anything is looked up, so that it tells nothing else."""
     challenge = 'Bearer realm="streamlimit", error="insufficient_scope"'
     return Problem(FORBIDDEN, detail, headers={"WWW-Authenticate": challenge})
+
+
+def cross_origin() -> Problem:
+    """A web page of another origin sent it, and no key says that it may."""
+    return Problem(CROSS_ORIGIN, "List the origin of the page in CORS_ORIGINS, or configure keys.")
+
+
+def host_not_accepted() -> Problem:
+    """The Host header names another machine (RFC 9110 sections 7.4 and 15.5.20)."""
+    detail = "Without keys, use localhost or 127.0.0.1; or configure keys; or accept any host name with INSECURE."
+    return Problem(HOST_NOT_ACCEPTED, detail)
 
 
 def preflight_refused(parts: str) -> Problem:

@@ -139,6 +139,7 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
         operator_port=operator_port,
         origins=settings.origins,
         audit=Audit(settings.log_user_ids, secrets[0]),
+        any_host=settings.insecure,
     )
     app.state.max_connections = settings.max_connections
     return app

@@ -109,7 +109,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("~/.local/state/streamlimit"), validate_default=True)
     """the embedded store's files and the secret"""
     insecure: CliToggleFlag[bool] = False
-    """listen on a public address although no keys are configured, and whoever connects may do everything"""
+    """listen on a public address although no keys are configured, and whoever connects may do everything, by whatever
+    host name"""
     cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
     """origins of web pages that may read the answers, such as `https://tv.example`, separated by commas"""
     log_user_ids: Naming = "hashed"

@@ -157,6 +157,8 @@ async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]
             operator_port: int | None = None,
             origins: Sequence[str] = (),
             audit: Audit | None = None,
+            *,
+            any_host: bool = False,
             **rules: Any,
         ) -> httpx2.AsyncClient:
             app = create_app(
@@ -165,11 +167,12 @@ async def serve(fake_redis: Redis, app_backend: Backend) -> AsyncIterator[Serve]
                 operator_port=operator_port,
                 origins=origins,
                 audit=audit,
+                any_host=any_host,
             )
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
-                base_url="http://streamlimit",
+                base_url="http://localhost",
                 event_hooks={"response": [check_documented]},
             )
             return await stack.enter_async_context(http)

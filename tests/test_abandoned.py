@@ -52,7 +52,7 @@ async def http(proxy: Proxy, operator: Redis, tmp_path: Path) -> AsyncIterator[h
 def send(http: httpx2.AsyncClient, key: str = "", **body: Any) -> socket.socket:
     """Send a request for admission and wait for no answer."""
     content = json.dumps(body)
-    head = ["POST /v1/users/alice/streams HTTP/1.1", "Host: x", "Content-Type: application/json"]
+    head = ["POST /v1/users/alice/streams HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     head += [f"Content-Length: {len(content)}", *([f"Idempotency-Key: {key}"] if key else [])]
     client = socket.create_connection(("127.0.0.1", http.base_url.port))
     client.sendall("\r\n".join([*head, "", content]).encode())
@@ -143,7 +143,7 @@ async def test_its_seat_is_held_for_a_ttl_where_a_further_request_was_pipelined(
     """The exception: behind it the end of the connection is not seen."""
     proxy.arm(HOLD)
     client = send(http)
-    client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await until(lambda: seats(operator))
     await go_away(http, client)
     proxy.let_go()

@@ -19,6 +19,7 @@ from tests.web import ALICE, INVENTED, JSON, STREAMS, raising, started
 
 pytestmark = pytest.mark.anyio
 
+HEADERS = {"cross-origin": {"Origin": "https://evil.example"}, "host-not-accepted": {"Host": "evil.example"}}
 FAULTS = {"store-unavailable": StoreUnavailable("down"), "internal-error": RuntimeError("a bug")}
 
 
@@ -69,6 +70,8 @@ async def _request(http: httpx2.AsyncClient, operation: Operation, problem: str)
     elif "{stream_id}" in operation.path:
         stream_id = (await started(http))["stream_id"]
     request: dict[str, Any] = {"url": operation.path.format(user_id=user_id, stream_id=stream_id)}
+    if problem in HEADERS:
+        request["headers"] = HEADERS[problem]
     if problem == "body-too-large":
         request |= {"content": b" " * (operation.max_body_bytes + 1), "headers": JSON}
     elif problem == "unsupported-media-type":

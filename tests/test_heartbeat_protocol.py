@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
 from streamlimit.app import create_app
+from streamlimit.browser_guard import is_loopback
 from streamlimit.heartbeat_protocol import HeartbeatProtocol, _plain
 from streamlimit.results import Lease, Undecided
 from streamlimit.store import Store
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 PATH = f"{STREAMS}/{INVENTED}/heartbeat"
 A_BODY: Final = "Content-Length: 1\r\n\r\n "
 NO_BODY: Final = "\r\n"
-FROM_A_PAGE: Final = "Origin: https://tv.example\r\n\r\n"
+FROM_A_PAGE: Final = "Origin: http://x\r\n\r\n"  # of the service itself
 
 
 class Answer(NamedTuple):
@@ -104,7 +105,7 @@ Connect = Callable[[], Connection]
 
 @pytest.fixture
 async def server(fake_redis: Redis) -> AsyncIterator[uvicorn.Server]:
-    app = create_app(lambda: StreamTracker(fake_redis, [SECRET], Rules()))
+    app = create_app(lambda: StreamTracker(fake_redis, [SECRET], Rules()), any_host=True)
     app.state.max_connections = 100
     config = uvicorn.Config(app, http=HeartbeatProtocol, proxy_headers=False, lifespan="off", log_config=None)
     config.load()
@@ -492,3 +493,23 @@ def test_a_plain_request_is_known(request_: dict[str, Any]) -> None:
 )
 def test_anything_else_is_left_to_the_application(request_: dict[str, Any]) -> None:
     assert not _plain(request_)
+
+
+@pytest.mark.parametrize(
+    ("header", "is_plain"),
+    [
+        ((b"host", b"localhost:8080"), True),
+        ((b"host", b"evil.example"), False),
+        ((b"sec-fetch-site", b"cross-site"), False),
+        ((b"origin", b"http://localhost:8080"), False),
+    ],
+)
+def test_without_keys_what_a_web_page_may_have_sent_is_left_to_the_application(
+    header: tuple[bytes, bytes], *, is_plain: bool
+) -> None:
+    assert bool(_plain(scope(PATH, header), is_loopback)) == is_plain
+
+
+@pytest.mark.parametrize("header", [(b"host", b"limits.example"), (b"sec-fetch-site", b"cross-site")])
+def test_with_keys_neither_host_nor_site_makes_a_request_dearer(header: tuple[bytes, bytes]) -> None:
+    assert _plain(scope(PATH, header), None)

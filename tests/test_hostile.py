@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 MIB: Final = 1024 * 1024
 HUGE: Final = 200
 """MiB"""
-HOST: Final = "Host: x\r\n"
+HOST: Final = "Host: localhost\r\n"
 BODY: Final = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 ADMISSION: Final = f"POST {STREAMS} HTTP/1.1\r\n{HOST}"
 HEARTBEAT: Final = f"POST {STREAMS}/{INVENTED}/heartbeat HTTP/1.1\r\n{HOST}"

@@ -28,7 +28,7 @@ async def public(serve: Serve) -> httpx2.AsyncClient:
 
 @pytest.fixture
 async def operators(public: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    public.base_url = httpx2.URL("http://streamlimit:9000")
+    public.base_url = httpx2.URL("http://localhost:9000")
     return public
 
 
@@ -70,7 +70,7 @@ async def test_the_port_of_operators_asks_for_keys_but_for_what_it_only_reads(op
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("host", ["streamlimit:9000", "127.0.0.1:9000", "localhost:9000"])
+@pytest.mark.parametrize("host", ["[::1]:9000", "127.0.0.1:9000", "localhost:9000"])
 async def test_the_host_header_opens_nothing(public: httpx2.AsyncClient, host: str) -> None:
     headers = {"Host": host, "X-Forwarded-Port": "9000", "X-Forwarded-Host": host}
 
@@ -90,7 +90,7 @@ async def test_warnings_are_shown_to_operators_only(
     monkeypatch.setattr(StreamTracker, "health", health)
     http = await serve(make_authenticator() if asks else None, operator_port)
 
-    answer = await http.get(f"http://streamlimit:{operator_port or 80}/readyz")
+    answer = await http.get(f"http://localhost:{operator_port or 80}/readyz")
 
     assert answer.json()["warnings"] == shown
 
