@@ -1,6 +1,7 @@
 """What the values that callers send may look like, checked before any of them becomes part of a key or is stored."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Final
 
@@ -22,11 +23,22 @@ TEXT_PATTERN: Final = r"[^\u0000-\u001f\u007f-\u009f]*"
 """No control characters."""
 IDEMPOTENCY_KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY}}}"
 
+_JOINERS: Final = "\u200c\u200d"
+"""They join the parts of an emoji, and letters of Persian, Hindi and other languages are written with them."""
+_FLAG: Final = "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f"
+"""Of Scotland, say: a black flag with letters that do not show."""
+_NUMBER_SIGNS: Final = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+"""Of Arabic and others: format characters by their category only, since they are drawn."""
+_HIDDEN: Final = ("Cf", "Zl", "Zp")
+_NO_LETTER: Final = "\N{REPLACEMENT CHARACTER}"
+
 _is_user_id: Final = re.compile(USER_ID_PATTERN).fullmatch
 _is_key_prefix: Final = re.compile(KEY_PREFIX_PATTERN).fullmatch
 _is_device_id: Final = re.compile(DEVICE_ID_PATTERN).fullmatch
 # Lone surrogates are no characters, and UTF-8 cannot carry them; nor can a pattern that is told in JSON.
 _is_text: Final = re.compile(TEXT_PATTERN.replace("]", "\ud800-\udfff]")).fullmatch
+_parts: Final = re.compile(f"{_FLAG}|.", re.DOTALL).findall
+_is_kept: Final = re.compile(f"{_FLAG}|[{_JOINERS}{_NUMBER_SIGNS}]").fullmatch
 _is_idempotency_key: Final = re.compile(IDEMPOTENCY_KEY_PATTERN).fullmatch
 
 
@@ -63,6 +75,20 @@ def check_text(value: str) -> str:
     if not 1 <= len(value.encode()) <= MAX_FIELD_BYTES:
         raise ValueError(f"must be 1 to {MAX_FIELD_BYTES} bytes of UTF-8; leave it out if there is none")
     return value
+
+
+def visible_text(value: str) -> str:
+    """Return a name or content id without hidden characters, or raise ValueError as `check_text` does.
+
+    Whoever shows it shall show what it says: U+202E would turn around what comes behind it, and other format characters
+    tell names apart that look the same. They are left out and not refused, since a viewer who cannot watch would not
+    know why. What has no other characters becomes U+FFFD.
+    """
+    value = check_text(value)
+    if value.isascii():
+        return value
+    kept = "".join(part for part in _parts(value) if _is_kept(part) or unicodedata.category(part) not in _HIDDEN)
+    return kept if kept.strip(_JOINERS) else _NO_LETTER
 
 
 def check_device_id(value: str) -> str:

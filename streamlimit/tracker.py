@@ -14,7 +14,7 @@ from streamlimit.admission_rate import AdmissionRate
 from streamlimit.calls import Calls
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
-from streamlimit.fields import check_device_id, check_idempotency_key, check_text, check_user_id, checked
+from streamlimit.fields import check_device_id, check_idempotency_key, check_user_id, checked, visible_text
 from streamlimit.keys import SINGLE_SERVER, Keys
 from streamlimit.node import Claim
 from streamlimit.outage import Outage
@@ -143,13 +143,16 @@ class StreamTracker:
         checked("user_id", check_user_id, user_id)
         if limit is not None:
             self._check_limit(limit)
+        names = {
+            "device_id": _optional("device_id", check_device_id, device_id),
+            "device_name": _optional("device_name", visible_text, device_name),
+            "content_id": _optional("content_id", visible_text, content_id),
+        }
         wanted: dict[str, str | int] = {
             "override": "" if limit is None else limit,
             "on_limit": "evict" if on_limit == "evict" else "",
             "take_over": "" if take_over is None else _stream_ref("take_over", take_over).ref,
-            "device_id": _optional("device_id", check_device_id, device_id),
-            "device_name": _optional("device_name", check_text, device_name),
-            "content_id": _optional("content_id", check_text, content_id),
+            **names,
             "request": _request_hash(idempotency_key),
         }
         # A guess: the script says so where the user's limit is another one, before it writes anything.
@@ -160,7 +163,7 @@ class StreamTracker:
                 return TooManyAdmissions(wait_ms)
             reply = await self._decide(user_id, wanted, ref_limit, deadline, retry=idempotency_key is not None)
         except StoreUnavailable as error:
-            given = {"device_id": device_id, "device_name": device_name, "content_id": content_id}
+            given = {name: value or None for name, value in names.items()}
             return self._outage.admission(error, user_id, ref_limit, **given)
         result = replies.admission(user_id, reply, self.rules.lease)
         if isinstance(result, Admission) and result.over_limit:

@@ -44,7 +44,7 @@ StreamRef = Annotated[str, _pattern(STREAM_REF_PATTERN)]
 StreamId = Annotated[str, _pattern(STREAM_ID_PATTERN)]
 _LENGTH: Final = {"minLength": 1, "maxLength": fields.MAX_FIELD_BYTES}
 DeviceId = Annotated[str, AfterValidator(fields.check_device_id), _pattern(fields.DEVICE_ID_PATTERN, **_LENGTH)]
-Text = Annotated[str, AfterValidator(fields.check_text), _pattern(fields.TEXT_PATTERN, **_LENGTH)]
+Text = Annotated[str, AfterValidator(fields.visible_text), _pattern(fields.TEXT_PATTERN, **_LENGTH)]
 Limit = Annotated[int, Field(ge=0, le=fields.MAX_SEATS), BeforeValidator(_whole)]
 Seat = Annotated[int, Field(ge=1, le=fields.MAX_SEATS)]
 Count = Annotated[int, Field(ge=0)]
@@ -65,9 +65,10 @@ class AdmissionRequest(_Request):
     device_id: DeviceId | None = None
     """1 to 64 of printable ASCII. A device that is admitted again replaces its own stream."""
     device_name: Text | None = None
-    """For people, as in "stop watching on Living-room TV?". 1 to 64 bytes of UTF-8."""
+    """For people, as in "stop watching on Living-room TV?". 1 to 64 bytes of UTF-8. Format characters that do not show,
+    such as U+202E, are left out, but for those that join letters and emoji."""
     content_id: Text | None = None
-    """What is played. 1 to 64 bytes of UTF-8."""
+    """What is played. 1 to 64 bytes of UTF-8. The same characters are left out."""
     take_over: StreamRef | None = None
     """The `stream_ref` of a stream of this user that ends in favour of the new one; ignored where it is not live."""
     on_limit: Literal["reject", "evict"] = "reject"

@@ -54,6 +54,14 @@ async def test_an_admission_has_all_that_its_player_needs(http: httpx2.AsyncClie
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
 
 
+async def test_a_stream_is_shown_without_what_hides_in_its_names(http: httpx2.AsyncClient) -> None:
+    body = await started(http, device_name="Kids' \u202eTV", content_id="match\u200b-1")
+
+    assert (body["device_name"], body["content_id"]) == ("Kids' TV", "match-1")
+    (listed,) = (await http.get(STREAMS)).json()["streams"]
+    assert (listed["device_name"], listed["content_id"]) == ("Kids' TV", "match-1")
+
+
 async def send_and_go_away(http: httpx2.AsyncClient, *headers: tuple[bytes, bytes], body: bytes = b"{}") -> None:
     """Ask for admission, as a client that is gone before the answer."""
     arriving = [{"type": "http.request", "body": body, "more_body": False}]

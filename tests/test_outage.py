@@ -43,7 +43,7 @@ async def test_new_streams_are_let_in_provisionally_and_take_a_seat_afterwards(
     tracker: StreamTracker, server: RedisServer
 ) -> None:
     server.stop()
-    admission = await admitted(tracker, device_name="Living-room TV")
+    admission = await admitted(tracker, device_name="Living-room \u202eTV")
     assert admission.stream.provisional
     assert admission.live is None
     assert admission.stream.device_name == "Living-room TV"

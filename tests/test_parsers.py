@@ -85,6 +85,45 @@ def test_a_field_is_taken_as_it_is_or_refused(check: Callable[[str], str], text:
     assert text.encode().decode() == text
 
 
+INVISIBLE: Final = "\u202a\u202e\u2066\u2069\u200b\u200e\u061c\u00ad\ufeff\u2060\u2028\u2029\U000e0041\U000e007f"
+SHOWN: Final = [
+    "Zoë's TV",
+    "Wohnzimmer 📺",
+    "👩\u200d👩\u200d👧\u200d👦 ❤\ufe0f",
+    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # of Persian
+    "क्\u200dष",
+    "עברית",
+    "\u0600\u0661\u0662",  # a number in Arabic
+    " ",
+]
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_a_name_in_any_language_and_with_emoji_stays_as_it_is(text: str) -> None:
+    assert fields.visible_text(text) == text
+
+
+@pytest.mark.parametrize("hidden", INVISIBLE)
+def test_what_does_not_show_is_left_out_of_a_name(hidden: str) -> None:
+    assert fields.visible_text(f"{hidden}Kids{hidden}' 📺{hidden}") == "Kids' 📺"
+
+
+@pytest.mark.parametrize("text", ["\u202e", "\u200d", "\u202e\u200c\u2028"])
+def test_a_name_of_which_nothing_shows_is_shown_to_be_none(text: str) -> None:
+    assert fields.visible_text(text) == "\N{REPLACEMENT CHARACTER}"
+
+
+@given(st.text(f"{INVISIBLE}\u200d🏴\U000e0067\U000e007fa é\x00", max_size=20) | ANY)
+def test_a_name_shows_what_it_says_or_is_refused(text: str) -> None:
+    try:
+        shown = fields.visible_text(text)
+    except ValueError:
+        return
+    assert fields.visible_text(shown) == shown == fields.check_text(shown)
+    assert not set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2028\u2029") & set(shown)
+
+
 @given(NEARLY_A_URL | ANY)
 @example("redis://u:secret#x@h")
 def test_the_address_of_a_store_is_taken_or_refused_without_its_password(url: str) -> None:
