@@ -11,6 +11,7 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 import streamlimit
 from streamlimit.errors import StreamlimitError
+from streamlimit.log_lines import one_line
 from streamlimit.secret_files import FILE_SUFFIX, secret_names
 from streamlimit.settings import ENV_PREFIX, Settings, explain
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         return _fail(explain(error), _BAD_INPUT)
     for name in sorted(_unknown_variables()):
-        print(f"streamlimit: warning: {name} is no setting and is ignored", file=sys.stderr)
+        print(one_line(f"streamlimit: warning: {name} is no setting and is ignored"), file=sys.stderr)
     # Imported so late, since what is wrong with a setting is said before uvicorn loads.
     if parsed.command == "doctor":
         from streamlimit.report import report  # noqa: PLC0415 - see above
@@ -110,5 +111,5 @@ def _unknown_variables() -> set[str]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"streamlimit: {message}", file=sys.stderr)
+    print(one_line(f"streamlimit: {message}"), file=sys.stderr)
     return code

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from streamlimit.fields import checked
 from streamlimit.sentinels import Sentinels
+from streamlimit.urls import port_of, split_url
 
 MEMORY_URL: Final = "memory://"
 
@@ -48,7 +49,7 @@ def check_url(url: str) -> str:
     """Return the URL, or raise ValueError. An empty one stands for the embedded store."""
     if url in ("", MEMORY_URL):
         return url
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme not in (*_SERVERS, *_SENTINELS, *_CLUSTERS):
         raise ValueError(
             "must begin with redis://, rediss:// or unix://, with redis+sentinel:// or redis+cluster:// (rediss+… for "
@@ -137,11 +138,7 @@ def _addresses(parts: SplitResult) -> list[tuple[str, int]]:
     found = []
     for address in parts.netloc.rpartition("@")[2].split(",") if kind else [parts.netloc]:
         one = urlsplit(f"//{address}")
-        try:
-            port = one.port
-        except ValueError:
-            # urllib's own message shows what it took for the port, which may be a piece of the password.
-            raise ValueError("the port must be a number; in a password write # as %23, / as %2F, @ as %40") from None
+        port = port_of(one)
         if kind and not one.hostname:
             raise ValueError("must name at least one HOST:PORT, several with commas between them")
         found.append((one.hostname or "", port or _PORTS.get(kind, 0)))

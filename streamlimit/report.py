@@ -13,6 +13,7 @@ from typing import Final
 from streamlimit.connection import MEMORY_URL, connect
 from streamlimit.doctor import examine
 from streamlimit.findings import Finding, State, worst
+from streamlimit.log_lines import one_line
 from streamlimit.settings import Settings
 
 _WIDTH: Final = 100
@@ -34,7 +35,7 @@ def report(settings: Settings, *, as_json: bool, strict: bool) -> int:
 
 
 async def _report(settings: Settings, *, as_json: bool, strict: bool) -> int:
-    findings = await _examine(settings)
+    findings = [_one_line(finding) for finding in await _examine(settings)]
     state = worst(findings)
     # Printed here, and not after the event loop, which at its end waits for a name server that does not answer.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -45,7 +46,7 @@ async def _report(settings: Settings, *, as_json: bool, strict: bool) -> int:
     else:
         width = shutil.get_terminal_size((_WIDTH, 0)).columns if sys.stdout.isatty() else _WIDTH
         written = lines(findings, max(width, _WIDTH // 2))
-        print("\n".join([f"{settings.store_address}\n", *written]), flush=True)
+        print("\n".join(map(one_line, [settings.store_address, "", *written])), flush=True)
     return int(state == "problem" or (strict and state == "warning"))
 
 
@@ -61,6 +62,12 @@ async def _examine(settings: Settings) -> list[Finding]:
     if settings.is_embedded:
         return [_about_embedded(finding) for finding in findings]
     return findings
+
+
+def _one_line(finding: Finding) -> Finding:
+    """Replies of the server stand in it, and names that Sentinels and replicas gave themselves."""
+    found, advice, node = map(one_line, (finding.found, finding.advice, finding.node))
+    return dataclasses.replace(finding, found=found, advice=advice, node=node)
 
 
 def _about_embedded(finding: Finding) -> Finding:

@@ -27,6 +27,7 @@ from streamlimit.dispatch import new_counters
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
 from streamlimit.heartbeat_protocol import HeartbeatProtocol
+from streamlimit.log_lines import LineFormatter
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
@@ -42,10 +43,11 @@ _CTRL_C: Final = {signal.SIGINT}
 _LOGGING: Final[dict[str, Any]] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "formatters": {"line": {"()": LineFormatter, "fmt": "%(asctime)s %(levelname)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
-    "loggers": {"uvicorn": {"level": "WARNING"}},
+    # Its requests, which httpx2 logs at INFO, are those for the key set.
+    "loggers": {name: {"level": "WARNING"} for name in ("uvicorn", "httpx2", "httpcore2")},
 }
 _logger = logging.getLogger(__name__)
 

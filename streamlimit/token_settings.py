@@ -1,7 +1,8 @@
 """What may be configured about players' tokens, checked without the libraries that it takes to verify one."""
 
 from typing import Final
-from urllib.parse import urlsplit
+
+from streamlimit.urls import port_of, split_url
 
 SYMMETRIC: Final = "HS256"
 ASYMMETRIC: Final = ("RS256", "ES256", "EdDSA")
@@ -23,7 +24,8 @@ def parse_algorithms(value: str) -> tuple[str, ...]:
 def check_jwks_url(value: str) -> str:
     """Return the URL, or raise ValueError: without TLS, whoever is on the way could put keys of its own in."""
     if value:
-        parts = urlsplit(value)
+        parts = split_url(value)
+        port_of(parts)
         is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
         if not parts.hostname or not (parts.scheme == "https" or is_local):
             raise ValueError("must begin with https://, or be an http:// address of this machine")

@@ -102,7 +102,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"REDIS_URL": "redis://h/x"}, "STREAMLIMIT_REDIS_URL (--redis-url): the path must be a database number"),
         ({"REDIS_URL": "redis://h?x=1"}, "(--redis-url): has an option that redis-py does not know: 'x'"),
         ({"REDIS_URL": "redis://h:x"}, "STREAMLIMIT_REDIS_URL (--redis-url): the port must be a number"),
-        ({"REDIS_URL": "redis://u:short#pass@h"}, "(--redis-url): the port must be a number; in a password write #"),
+        ({"REDIS_URL": "redis://u:short#pass@h"}, "(--redis-url): has an @ behind the host; in a password write #"),
         ({"REDIS_URL": "memory://", "WORKERS": "2"}, "STREAMLIMIT_WORKERS: must be 1 with REDIS_URL memory://"),
         ({"HOST": "example.org"}, "STREAMLIMIT_HOST (--host): must be an IP address, or localhost"),
         ({"HOST": "0.0.0.0", "SECRET": LONG}, "STREAMLIMIT_HOST: 0.0.0.0 is public, and without keys everybody may"),
@@ -142,7 +142,24 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"JWT_ALGORITHMS": ","}, "STREAMLIMIT_JWT_ALGORITHMS (--jwt-algorithms): must be some of RS256"),
         ({"JWT_JWKS_URL": "http://id.example/keys"}, "(--jwt-jwks-url): must begin with https://, or be an http://"),
         ({"JWT_JWKS_URL": "file:///etc/passwd"}, "(--jwt-jwks-url): must begin with https://, or be an http://"),
-        ({"JWT_JWKS_URL": "https://[x/"}, "(--jwt-jwks-url): Invalid IPv6 URL"),
+        ({"JWT_JWKS_URL": "https://[x/"}, "(--jwt-jwks-url): is not a URL; in a password write #"),
+        *(
+            ({name: f"{scheme}://{rest}"}, message)
+            for name, scheme in (
+                ("REDIS_URL", "redis"),
+                ("REDIS_URL", "redis+sentinel"),
+                ("REDIS_URL", "redis+cluster"),
+                ("JWT_JWKS_URL", "https"),
+            )
+            for rest, message in (
+                ("u:[short@h/0", "is not a URL; in a password write #"),
+                ("u:\u2100short@h/0", "is not a URL; in a password write #"),
+                ("u:12/short@h", "has an @ behind the host; in a password write #"),
+                ("u:12?short@h", "has an @ behind the host; in a password write #"),
+                ("u:12#short@h", "has an @ behind the host; in a password write #"),
+                ("h:short/0", "the port must be a number; in a password write #"),
+            )
+        ),
         (
             {"JWT_JWKS_URL": "https://x/", "JWT_ALGORITHMS": "HS256", "JWT_ISSUER": "x", "JWT_AUDIENCE": "x"},
             "STREAMLIMIT_JWT_ALGORITHMS: HS256 needs a secret, which no URL gives",
