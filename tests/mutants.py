@@ -518,4 +518,22 @@ MUTANTS: Final = (
     Mutant("a wrong key is looked at again and again", "failed_credentials.py", "0 < self._most <= count", "False"),
     Mutant("strangers fill the memory", "failed_credentials.py", "if len(self._failures) > _REMEMBERED:", "if False:"),
     Mutant("the public port has everything", "ports.py", "return port is not None and (", "return False and ("),
+    # Web pages where there are no keys, and what others wrote.
+    Mutant("a page of another origin is taken", "browser_guard.py", "return site not in _OWN_SITE", "return False"),
+    Mutant("an older browser is not asked", "browser_guard.py", "return origin is not None and", "return False and"),
+    Mutant(
+        "one good host is enough",
+        "browser_guard.py",
+        "not all(map(self._accepts_host",
+        "not any(map(self._accepts_host",
+    ),
+    Mutant(
+        "a host may begin like this machine", "browser_guard.py", "_LOOPBACK.fullmatch(host)", "_LOOPBACK.match(host)"
+    ),
+    Mutant("a form is taken for a link", "browser_guard.py", 'method in ("GET", "HEAD")', "method"),
+    Mutant("a rebound name has heartbeats", "heartbeat_protocol.py", "not accepts_host(value)", "False"),
+    Mutant("the log is not escaped", "log_lines.py", "if text.isprintable():", "if text:"),
+    Mutant("an exception begins a line", "log_lines.py", 'f"{_INDENT}{line}"', "line"),
+    Mutant("a hidden character stays", "fields.py", '("Cf", "Zl", "Zp")', '("Zl", "Zp")'),
+    Mutant("emoji fall apart", "fields.py", "[{_JOINERS}{_NUMBER_SIGNS}]", "[{_NUMBER_SIGNS}]"),
 )
