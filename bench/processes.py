@@ -68,7 +68,7 @@ class Process:
         self._command = pinned(command, cores)
         self._log = directory / f"{name.replace(' ', '-')}-{port}.log"
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("STREAMLIMIT_")}
-        self._env |= env or {}
+        self._env |= {"STREAMLIMIT_DRAIN_SECONDS": "0"} | dict(env or {})  # nobody is to be sent away first
 
     def __enter__(self) -> Self:
         """Start it; `wait` waits until it listens."""

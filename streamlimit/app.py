@@ -88,6 +88,7 @@ def create_app(
     )
     # A redirect would lead players to whatever the Host header says.
     app.router.redirect_slashes = False
+    app.state.draining = False
     return app
 
 

@@ -145,7 +145,7 @@ ANSWERS: Final[Mapping[type[BaseModel], Mapping[str, BaseModel]]] = {
             'streamlimit_admissions_total{outcome="admitted"} 4711.0\n'
         )
     },
-    wire.Liveness: {"Up": wire.Liveness()},
+    wire.Liveness: {"Up": wire.Liveness(), "About to stop": wire.Liveness(status="draining")},
     wire.Readiness: {
         "Ready": wire.Readiness(recovering_seconds=0, warnings=[]),
         "Ready, and it recovers": wire.Readiness(recovering_seconds=61.5, warnings=[]),
@@ -170,6 +170,7 @@ PROBLEMS: Final[Mapping[ProblemType, Problem]] = {
         problems.unknown_stream(),
         _ENDED,
         problems.recovering(results.Recovering(live=1, limit=3, retry_after_ms=61_500)),
+        problems.draining(),
         problems.store_unavailable(),
         problems.internal_error(),
     )

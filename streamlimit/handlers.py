@@ -198,16 +198,17 @@ def legacy_problem(problem: Problem) -> Response:
 
 
 async def livez(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
-    """`GET /livez`."""
-    return _json(wire.Liveness())
+    """`GET /livez`. In a drain it is no error: an orchestrator would kill a process that does what it should."""
+    return _json(wire.Liveness(status="draining" if request.app.state.draining else "alive"))
 
 
 async def readyz(request: Request, tracker: StreamTracker) -> Response:  # noqa: ARG001 - every handler is called alike
     """`GET /readyz`."""
+    if request.app.state.draining:
+        raise problems.draining()
     readiness: Readiness = request.app.state.readiness
     health = await readiness.health()
-    is_shown = is_operators(request) or not request.app.state.authenticator.asks
-    warnings = list(health.warnings) if is_shown else []
+    warnings = list(health.warnings) if is_operators(request) or not request.app.state.authenticator.asks else []
     return _json(wire.Readiness(recovering_seconds=health.recovering_ms / 1000, warnings=warnings))
 
 

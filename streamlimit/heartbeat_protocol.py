@@ -50,6 +50,8 @@ class HeartbeatProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     """Of a head that has come in pieces so far, but for the first."""
+    draining = False
+    """Whether an answer closes the connection, since the process is about to stop. The server sets it, too."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Take a new connection, or answer 503 and close it where there are too many.
@@ -59,6 +61,7 @@ class HeartbeatProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         state = self.app.state
         self._accepts_host: AcceptsHost | None = state.accepts_host
+        self.draining = state.draining
         if len(self.connections) > state.max_connections and not self._is_operators():
             _complain(state.max_connections)
             transport.write(_too_many_connections(tuple(self.server_state.default_headers)))
@@ -76,6 +79,8 @@ class HeartbeatProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Handle one request, whose head was read; the answer to the one before it is on its way."""
         start = super()._start_asgi_task
+        if self.draining:
+            self.loop.call_soon(self._close_after, cycle)  # when all that came with it was read
         # Where the client reads no answers, the application waits until it does.
         match = None if self.flow.write_paused else _plain(cycle.scope, self._accepts_host)
         if match is None:
@@ -101,6 +106,11 @@ class HeartbeatProtocol(HttpToolsProtocol):
                 state.metrics.answered(kind.number, refusal.status, perf_counter() - started)
 
         kind.ask(state.tracker)(match[1], match[2], answer)
+
+    def _close_after(self, cycle: RequestResponseCycle) -> None:
+        """Let the answer close the connection, unless further requests wait for theirs."""
+        if not self.pipeline:
+            cycle.keep_alive = False
 
     def _is_operators(self) -> bool:
         """Whether it came by the port of operators, to whom the other one is not to be in the way."""

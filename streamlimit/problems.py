@@ -94,6 +94,7 @@ RECOVERING = ProblemType(
     "recovering", 503, "The store lost data; new streams wait until those that run have reported", WaitBody
 )
 TOO_MANY_CONNECTIONS = ProblemType("too-many-connections", 503, "The service holds as many connections as it may")
+DRAINING = ProblemType("draining", 503, "This process is about to stop")
 STORE_UNAVAILABLE = ProblemType("store-unavailable", 503, "The store cannot be reached")
 KEYS_UNAVAILABLE = ProblemType("keys-unavailable", 503, "Whether the token is right cannot be told now")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "Something went wrong here")
@@ -262,6 +263,12 @@ def too_many_connections() -> Problem:
     """Not now, whatever was to be asked."""
     detail = "Try again after the time in Retry-After. A stream that is playing should go on."
     return Problem(TOO_MANY_CONNECTIONS, detail, headers=retry_after(1000))
+
+
+def draining() -> Problem:
+    """The process still answers everything, but is to get nothing new."""
+    detail = "Send requests to another instance. This one still answers those that come, and closes each connection."
+    return Problem(DRAINING, detail, headers=retry_after(1000))
 
 
 def keys_unavailable() -> Problem:

@@ -257,6 +257,8 @@ OPERATIONS: Final = (
         roles=ANYBODY,
         tag=OPERATORS,
         summary="Is the process up?",
+        description="A process that is about to stop answers 200, too: it does what it should. Load balancers and "
+        "readiness probes ask `/readyz`.",
         answers={200: wire.Liveness},
     ),
     Operation(
@@ -267,9 +269,11 @@ OPERATIONS: Final = (
         roles=ANYBODY,
         tag=OPERATORS,
         summary="Is the store usable?",
-        description="Runs a script that reads and writes, as an admission does. Warnings are for operators: where "
+        description="Runs a script that reads and writes, as an admission does; 503 `draining` where the process is "
+        "about to stop. Warnings are for operators: where "
         "callers are asked for keys, only a port of their own shows them.",
         answers={200: wire.Readiness},
+        problems=(problems.DRAINING,),
     ),
     Operation(
         method="GET",

@@ -12,18 +12,17 @@ import socket
 import sys
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any, Final, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.supervisors import Multiprocess
 
 from streamlimit.app import create_app
 from streamlimit.audit import Audit
 from streamlimit.authenticator import Authenticator
 from streamlimit.counters import Counters
 from streamlimit.dispatch import new_counters
+from streamlimit.drain import DrainingServer
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
 from streamlimit.heartbeat_protocol import HeartbeatProtocol
@@ -31,6 +30,7 @@ from streamlimit.log_lines import LineFormatter
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
 from streamlimit.tracker import StreamTracker
+from streamlimit.workers import OF_TERMINAL, Workers
 
 _BACKLOG: Final = 2048
 _GARBAGE_THRESHOLD: Final = 20_000
@@ -39,7 +39,8 @@ _OTHER_FILES: Final = 500
 """Open ones of a worker that are no callers' connections: those to the store, above all."""
 _HEADERS: Final = [("X-Content-Type-Options", "nosniff")]
 """Of every answer. Put here, they cost no more than one bytes object."""
-_CTRL_C: Final = {signal.SIGINT}
+_FINISH_SECONDS: Final = 1.0
+"""Beyond the budget of a request, for what is under way when the listeners close: its body may still be coming."""
 _LOGGING: Final[dict[str, Any]] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -57,15 +58,16 @@ class ServeError(StreamlimitError):
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; then finish the requests under way and stop.
+    """Serve until SIGTERM or Ctrl-C; then drain (SIGTERM only), finish the requests under way, and stop.
 
     Raises:
         StreamlimitError: It cannot start.
         OSError: The data directory cannot be used.
     """
     logging.config.dictConfig(_LOGGING)
-    # uvicorn raises the signal again when it has shut down; the store is still to be stopped then.
+    # Until it serves, and when it has served and the store is still to be stopped.
     signal.signal(signal.SIGTERM, _exit)
+    _heed_hangup()
     with ExitStack() as stack:
         if not settings.secrets:
             load_or_make_secret(settings.data_dir)
@@ -97,31 +99,22 @@ def serve(settings: Settings) -> None:
             backlog=_BACKLOG,
             # Longer than the minute for which load balancers keep idle connections, so that they close them, not we.
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=10,
         )
+        times = settings.drain_seconds, settings.budget_seconds + _FINISH_SECONDS
         try:
             if settings.workers > 1:
-                _Workers(config, sockets=listeners).run()
+                Workers(config, listeners, *times).run()
             else:
-                uvicorn.Server(config).run(sockets=listeners)
+                DrainingServer(config, *times).run(sockets=listeners)
         finally:
             _logger.info("Stopped")
 
 
-class _Workers(Multiprocess):
-    """Starts workers so that a Ctrl-C, which reaches them too, waits until they can take it: no traceback of each."""
-
-    def init_processes(self) -> None:
-        # The first spawn would start it, and that unblocks the signal.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
-        super().init_processes()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
-
-
 def worker_app(settings: Settings, counters: Counters, operator_port: int | None) -> Starlette:
     """Build the application of one worker process."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)  # from here on uvicorn listens to it
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent heeds it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)  # from here on uvicorn listens to Ctrl-C
 
     secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
 
@@ -151,6 +144,26 @@ def _exit(*_: object) -> NoReturn:
     sys.exit(0)
 
 
+def _heed_hangup() -> None:
+    """Treat SIGHUP as Ctrl-C where it means that the terminal was closed; elsewhere say that there is no reload."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return  # nohup
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        has_terminal = False
+    else:
+        has_terminal = True
+
+    def hang_up(*_: object) -> None:
+        if has_terminal:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            _logger.info("SIGHUP changes nothing: settings are read at the start")
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
 def _stop_with_parent() -> None:
     """Let a worker end when its parent was killed: it would hold the port of the next start."""
     parent = multiprocessing.parent_process()
@@ -159,7 +172,7 @@ def _stop_with_parent() -> None:
 
         def stop() -> None:
             loop.remove_reader(parent.sentinel)
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)  # no drain: the embedded store ends, too
 
         loop.add_reader(parent.sentinel, stop)
 

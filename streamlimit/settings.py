@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     """that each worker holds; a further one is answered 503 and closed, but for OPERATOR_PORT"""
     workers: int = Field(1, ge=1, le=256)
     """processes that serve"""
+    drain_seconds: float = Field(5.0, ge=0, le=300)
+    """seconds between SIGTERM and the closing of the ports, in which `/readyz` is a 503 and answers carry
+    `Connection: close`, so that clients and load balancers go elsewhere; Ctrl-C skips it"""
     embedded_port: int = Field(6390, ge=1, le=65535)
     """port of the embedded store on 127.0.0.1"""
     data_dir: Path = Field(Path("~/.local/state/streamlimit"), validate_default=True)

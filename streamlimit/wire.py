@@ -288,7 +288,8 @@ class Readiness(Answer):
 class Liveness(Answer):
     """The process is up."""
 
-    status: Literal["alive"] = "alive"
+    status: Literal["alive", "draining"] = "alive"
+    """`draining`: it is about to stop. Send nothing new."""
 
 
 class Metrics(RootModel[str]):

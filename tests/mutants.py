@@ -42,7 +42,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE, OUTAGES = "attempts.py", "calls.py", "epochs.py", "node.py", "outages.py"
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
-OUTAGE, RULES = "outage.py", "rules.py"
+OUTAGE, RULES, DRAIN = "outage.py", "rules.py", "drain.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -517,6 +517,18 @@ MUTANTS: Final = (
     Mutant("a process forgets who is to wait", RATE, "self._waiting[user_id] = now + wait_ms / 1000", "pass"),
     Mutant("a wrong key is looked at again and again", "failed_credentials.py", "0 < self._most <= count", "False"),
     Mutant("strangers fill the memory", "failed_credentials.py", "if len(self._failures) > _REMEMBERED:", "if False:"),
+    # The end of a process.
+    Mutant("a drain is left out", DRAIN, "if number == signal.SIGTERM and drain_seconds", "if False"),
+    Mutant("a second signal changes nothing", DRAIN, "if counts and self:", "if False:"),
+    Mutant("a worker takes one signal for two", DRAIN, "if counts and self:", "if self:"),
+    Mutant("a request in the buffer is lost", DRAIN, " and not _unread_bytes(connection.transport)", ""),
+    Mutant("half a head is lost", DRAIN, "elif not _is_busy(connection) and", "elif"),
+    Mutant("pipelined requests are lost", "heartbeat_protocol.py", "if not self.pipeline:", "if True:"),
+    Mutant("queued connections are reset", DRAIN, "        connection.settimeout(0)", "        return"),
+    Mutant("a draining process is ready", "handlers.py", "raise problems.draining()", "pass"),
+    Mutant("a draining process is not seen to be one", "handlers.py", 'status="draining" if', 'status="alive" if'),
+    Mutant("a drain sends nobody away", "heartbeat_protocol.py", "if self.draining:", "if False:"),
+    Mutant("a new connection in a drain is kept", "heartbeat_protocol.py", "self.draining = state.draining", "pass"),
     Mutant("the public port has everything", "ports.py", "return port is not None and (", "return False and ("),
     # Web pages where there are no keys, and what others wrote.
     Mutant("a page of another origin is taken", "browser_guard.py", "return site not in _OWN_SITE", "return False"),

@@ -30,6 +30,12 @@ def free_port() -> int:
         return port
 
 
+def connects(port: int) -> bool:
+    """Whether anybody listens on it."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 KEPT: Final = ("--appendonly", "yes", "--appendfsync", "no")
 """As a store should be set, and fast."""
 
@@ -131,7 +137,7 @@ class Service:
         self.command = [sys.executable, "-m", "streamlimit", "serve", "--port", str(self.port)]
         self.command += ["--embedded-port", str(self.embedded_port), "--data-dir", str(directory / "data"), *options]
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIMIT_")}
-        self._env |= env or {}
+        self._env |= {"STREAMLIMIT_DRAIN_SECONDS": "0"} | dict(env or {})  # nobody is to be sent away first
 
     def start(self) -> None:
         """Start it; do not wait."""

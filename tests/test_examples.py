@@ -15,7 +15,7 @@ from streamlimit.results import StreamEnded
 from streamlimit.routes import OPERATIONS, Operation
 from tests.conftest import Serve
 from tests.documented import DOCUMENT
-from tests.web import ALICE, INVENTED, JSON, STREAMS, raising, started
+from tests.web import ALICE, INVENTED, JSON, STREAMS, app_of, raising, started
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +101,8 @@ async def _prepare(
             await http.get("/readyz")
             await redis.flushall()
             await redis.hset("user:{alice}", "limit", "3")
+        case "draining":
+            app_of(http).state.draining = True
         case "internal-error":
             monkeypatch.setattr(wire, "Liveness", None)  # /livez asks nothing of the tracker
             monkeypatch.setattr(Metrics, "exposition", None)  # nor does /metrics

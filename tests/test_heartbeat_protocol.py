@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
 from streamlimit.app import create_app
 from streamlimit.browser_guard import is_loopback
+from streamlimit.drain import let_go
 from streamlimit.heartbeat_protocol import HeartbeatProtocol, _plain
 from streamlimit.results import Lease, Undecided
 from streamlimit.store import Store
@@ -395,9 +396,38 @@ async def test_a_client_that_does_not_read_is_left_to_the_application_which_wait
 @pytest.mark.usefixtures("unused")
 async def test_a_heartbeat_under_way_is_answered_before_the_service_stops(connection: Connection, path: str) -> None:
     connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n")
-    connection.protocol.shutdown()
+    let_go(connection.protocol)
 
     assert (await connection.answer()).headers["connection"] == "close"
+    assert connection.closed
+
+
+@pytest.mark.parametrize("age", ["old", "new"])
+@pytest.mark.parametrize("kind", ["heartbeat", "livez"])
+async def test_in_a_drain_an_answer_closes_the_connection(
+    server: uvicorn.Server, connect: Connect, path: str, *, age: str, kind: str
+) -> None:
+    connection = connect()
+    server.config.loaded_app.state.draining = True
+    if age == "old":
+        connection.protocol.draining = True
+    else:
+        connection = connect()
+    answer = await (connection.post(path) if kind == "heartbeat" else connection.get("/livez"))
+
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert connection.closed
+
+
+@pytest.mark.parametrize("last", ["heartbeat", "livez"])
+async def test_in_a_drain_all_that_was_pipelined_is_answered(connection: Connection, path: str, last: str) -> None:
+    connection.protocol.draining = True
+    heartbeat, livez = f"POST {path} HTTP/1.1\r\nHost: x\r\n\r\n", "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection.send(f"{heartbeat}{livez}{heartbeat}{heartbeat if last == 'heartbeat' else livez}")
+    answers = [await connection.answer() for _ in range(4)]
+
+    assert [answer.status for answer in answers] == [200] * 4
+    assert ["connection" in answer.headers for answer in answers] == [False, False, False, True]
     assert connection.closed
 
 

@@ -19,7 +19,7 @@ import trustme
 from redis import Redis
 
 from tests.conftest import missing
-from tests.servers import Service, answers, free_port, redis7, running, serving, valkey, wait_for
+from tests.servers import Service, answers, connects, free_port, redis7, running, serving, valkey, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -61,11 +61,6 @@ def is_running(pid: int) -> bool:
 
 def all_stopped(service: Service) -> bool:
     return not answers(service.embedded_port) and not any(connects(port) for port in (service.port,))
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_first_quarter_of_an_hour_of_a_new_user(service: Service, store: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 from redis.asyncio import Redis
+from starlette.applications import Starlette
 
 from tests.stores import stored
 
@@ -27,6 +28,13 @@ PROBLEM = {"type", "title", "status", "detail"}
 async def started(http: httpx2.AsyncClient, user_id: str = "alice", key: str = "", **body: Any) -> Any:
     headers = {"Idempotency-Key": key} if key else {}
     return ok(await http.post(f"/v1/users/{user_id}/streams", json=body, headers=headers), ADMISSION, 201)
+
+
+def app_of(http: httpx2.AsyncClient) -> Starlette:
+    """The application that a client of this process asks."""
+    assert isinstance(http._transport, httpx2.ASGITransport)
+    assert isinstance(http._transport.app, Starlette)
+    return http._transport.app
 
 
 async def refs(http: httpx2.AsyncClient, user_id: str = "alice") -> list[str]:
