@@ -11,7 +11,11 @@ from bench.plan import ROOT
 from bench.processes import HOST, Process, free_port
 from bench.run import Run
 
-IMPORT = "import time; began = time.perf_counter(); import streamlimit; print(time.perf_counter() - began)"
+IMPORT = """\
+import time
+began = time.perf_counter()
+from streamlimit import StreamTracker
+print(time.perf_counter() - began)"""
 
 
 def start_up(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -58,11 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "doctor":
         from streamlimit.report import report  # noqa: PLC0415 - see above
 
+        _take_ctrl_c()
         try:
             return report(settings, as_json=parsed.json, strict=parsed.strict)
         except KeyboardInterrupt:
             return _INTERRUPTED
     return _serve(settings)
+
+
+def _take_ctrl_c() -> None:
+    """Let Ctrl-C be a KeyboardInterrupt again: from here on there is something to be cleaned up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _parser() -> tuple[_Parser, dict[str, CliSettingsSource[Any]]]:
@@ -94,9 +102,10 @@ def _serve(settings: Settings) -> int:
     from streamlimit.server import serve  # noqa: PLC0415 - as above
 
     try:
+        _take_ctrl_c()
         serve(settings)
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt:  # while it started; later it is a signal to stop, and no error
+        return _INTERRUPTED
     except StreamlimitError as error:
         return _fail(str(error), 1)
     except OSError as error:
