@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,11 @@ class Front:
     def _is_up(self, port: int) -> bool:
         assert self._process.poll() is None
         return listens(port)
+
+
+def trusting(front: Front) -> ssl.SSLContext:
+    """What clients of it trust."""
+    return ssl.create_default_context(cafile=str(front.certificates.authority))
 
 
 class Nginx(Front):

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from streamlimit.handlers import CHECK_MAX_AGE_SECONDS
-from tests.fronts import Caddy, Front, Nginx
+from tests.fronts import Caddy, Front, Nginx, trusting
 from tests.servers import PATIENCE_SECONDS, RedisServer, Service, running, serving, valkey, wait_for
 from tests.web import STREAMS
 
@@ -57,10 +57,6 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> I
             return front
 
         yield start
-
-
-def trusting(front: Front) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(front.certificates.authority))
 
 
 @contextmanager
