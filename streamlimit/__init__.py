@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from streamlimit.results import (
         Admission,
         Check,
+        EndedBy,
         EndedStream,
         Health,
         Lease,
@@ -30,6 +31,7 @@ __version__ = version("streamlimit")
 __all__ = [
     "Admission",
     "Check",
+    "EndedBy",
     "EndedStream",
     "Health",
     "InvalidInput",

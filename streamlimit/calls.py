@@ -1,6 +1,7 @@
 """From what is wanted to the KEYS and ARGV of the scripts, as their headers define them. See also `replies`."""
 
 from collections.abc import Sequence
+from secrets import token_urlsafe
 from typing import Final
 
 from streamlimit.keys import Keys
@@ -15,6 +16,9 @@ _ADMIT_ARGUMENTS: Final = (
     *("device_id", "device_name", "content_id", "request", "enforce", "dry_run"),
 )
 """ARGV of admit.lua behind the epoch, in order; '' stands for what is not given."""
+
+_OPERATION_BYTES: Final = 9
+"""Of the name of an operation: enough that no two of a user's last 64 ever are the same."""
 
 
 class Calls:
@@ -76,14 +80,18 @@ class Calls:
 
     def trim(self, user_id: str, keep: int, reason: Reason, limit: str = "") -> Call:
         """End streams until as many are left as may stay, and set the limit."""
-        return self._call(TRIM, user_id, [keep, reason, self._rules.stale_below_ms, limit])
+        operation = token_urlsafe(_OPERATION_BYTES)
+        args = [keep, reason, self._rules.stale_below_ms, limit, operation]
+        return self._call(TRIM, user_id, args, in_turn=True)
 
     def deletion(self, user_id: str) -> Call:
         """Delete the record of a user."""
-        return Call(DELETE, [self._keys.user(user_id)], [], self._keys.slot(user_id))
+        return Call(DELETE, [self._keys.user(user_id)], [], self._keys.slot(user_id), in_turn=True)
 
-    def _call(self, script: Script, user_id: str, args: Sequence[str | int], *, in_epoch: bool = False) -> Call:
-        return Call(script, self._keys.all_of(user_id), args, self._keys.slot(user_id), in_epoch)
+    def _call(
+        self, script: Script, user_id: str, args: Sequence[str | int], *, in_epoch: bool = False, in_turn: bool = False
+    ) -> Call:
+        return Call(script, self._keys.all_of(user_id), args, self._keys.slot(user_id), in_epoch, in_turn)
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - its only argument

@@ -70,7 +70,9 @@ def _ended(stream: Stream, reason: results.Reason) -> results.EndedStream:
 
 
 _FIRST: Final = replace(_TV, expires_at_ms=_TV.started_at_ms + 90_000)
-_ENDED: Final = problems.stream_ended(results.StreamEnded("expired"))
+_ENDED: Final = problems.stream_ended(
+    results.StreamEnded("taken_over", results.EndedBy(_LAPTOP.stream_ref, _LAPTOP.device_name))
+)
 
 REQUESTS: Final[Mapping[type[BaseModel], Mapping[str, Mapping[str, Any]]]] = {
     wire.AdmissionRequest: {

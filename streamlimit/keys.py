@@ -35,7 +35,7 @@ class Keys:
         return self._of("user", user_id)
 
     def ended(self, user_id: str) -> str:
-        """Why the user's last streams ended: hash of REF to `REASON MS`, 10 minutes."""
+        """Why the user's last streams ended, and by what: hash of REF to `REASON … MS`, 10 minutes."""
         return self._of("ended", user_id)
 
     def admissions(self, user_id: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -75,6 +75,9 @@ def _pack(*words: str | int) -> bytes:
 
 _ASKING: Final = command("ASKING")
 
+MakeCommand = Callable[[float], Command]
+"""Makes a command from the moment at which its answer is given up, in the event loop's time."""
+
 
 class Connections(Protocol):
     """Where the connections to one server come from: redis-py."""
@@ -134,13 +137,14 @@ class Node:
         self.name = name
         self._connections = connections
         self.clock_ahead_ms = 0
-        """Of the event loop's clock; 0 until it is met, so that what must not be late is refused, and it is met."""
+        """Of the event loop's clock, and never too much. 0 until the server is met, so that what must not be late is
+        refused, and the server met."""
         self.meeting = asyncio.Lock()
         self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
         self._one_user_scripts = one_user_scripts
         self._may_load_scripts = True
-        self.calls = Lane[Command](
-            self.exchange,
+        self.calls = Lane[MakeCommand](
+            self._exchange_calls,
             max_batch=_MAX_CALLS,
             max_in_flight=_CALLS_IN_FLIGHT,
             max_waiting=_MAX_WAITING,
@@ -195,6 +199,10 @@ class Node:
                 await self._connections.release(connection)
         return replies[1::2] if asking else replies
 
+    def gives_up_at(self) -> float:
+        """When an exchange that begins now is given up, in the event loop's time."""
+        return asyncio.get_running_loop().time() + self._patience_seconds
+
     async def close(self) -> None:
         """Wait until all calls are answered, and close the connections."""
         await asyncio.gather(self.calls.drain(), self.beats.drain(), self.looks.drain())
@@ -207,6 +215,10 @@ class Node:
                 self._may_load_scripts = False
                 _logger.warning("%s refuses SCRIPT LOAD (%s): scripts run by EVAL", self.name or "The store", reply)
                 return
+
+    async def _exchange_calls(self, calls: Sequence[MakeCommand]) -> list[Any]:
+        given_up_at = self.gives_up_at()
+        return await self.exchange([make(given_up_at) for make in calls])
 
     def _lane_of_claims(self, script: Script, *args: int) -> Lane[Claim]:
         """A lane whose script takes these arguments, and then REF and SIG of each claim; it replies to each."""

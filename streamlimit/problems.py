@@ -44,6 +44,8 @@ class EndedBody(Body):
     """A stream has ended."""
 
     reason: results.Reason
+    by: wire.EndedBy | None
+    """The stream that replaced, took over or evicted it; null where it was none, or that is not known any more."""
 
 
 class WaitBody(Body):
@@ -177,8 +179,10 @@ def too_many_admissions(refusal: results.TooManyAdmissions) -> Problem:
 
 def stream_ended(ended: results.StreamEnded) -> Problem:
     """The stream is not live any more."""
-    detail = f"Its reason: {ended.reason}. To go on, ask for admission."
-    return Problem(STREAM_ENDED, detail, reason=ended.reason)
+    by = None if ended.by is None else wire.EndedBy.of(ended.by).model_dump()
+    whose = f", by {ended.by.device_name}" if ended.by and ended.by.device_name else ""
+    detail = f"Its reason: {ended.reason}{whose}. To go on, ask for admission."
+    return Problem(STREAM_ENDED, detail, reason=ended.reason, by=by)
 
 
 def refused(refusal: results.Refusal) -> Problem:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from streamlimit.results import (
     Admission,
     Check,
+    EndedBy,
     EndedStream,
     Lease,
     LimitReached,
@@ -17,7 +18,7 @@ from streamlimit.results import (
     UnknownUser,
     UserStreams,
 )
-from streamlimit.stream_id import StreamId
+from streamlimit.stream_id import StreamId, parse_stream_ref
 
 
 def admission(
@@ -41,9 +42,8 @@ def admission(
             return LimitReached(live, limit, streams, first_end - now if first_end is not None else None)
         case ["recovering", now, live, limit, until]:
             return Recovering(live, limit, until - now)
-        case ["ended", reason]:
-            # One that an operator wrote by hand is none of ours.
-            return StreamEnded(reason if reason in get_args(Reason) else "terminated")
+        case ["ended", reason, by, by_name]:
+            return _why(reason, by, by_name)
         case ["unknown_user"]:
             return UnknownUser()
     raise AssertionError(f"admit.lua replied {reply!r}")
@@ -70,9 +70,8 @@ def found(user_id: str, reply: list[Any]) -> Stream | StreamEnded | UnknownStrea
             return _stream(user_id, now, row)
         case ["provisional", now, row]:
             return _stream(user_id, now, row, provisional=True)
-        case ["ended", reason]:
-            # One that an operator wrote by hand is none of ours.
-            return StreamEnded(reason if reason in get_args(Reason) else "terminated")
+        case ["ended", reason, by, by_name]:
+            return _why(reason, by, by_name)
         case ["unknown"]:
             return UnknownStream()
     raise AssertionError(f"resume.lua replied {reply!r}")
@@ -94,6 +93,12 @@ def user_streams(user_id: str, reply: list[Any]) -> UserStreams:
     """Read what list.lua replied."""
     now, limit, rows = reply
     return UserStreams(limit, tuple(_stream(user_id, now, row) for row in rows))
+
+
+def _why(reason: Any, by: str | None, by_name: str | None) -> StreamEnded:
+    # What an operator wrote by hand is none of ours.
+    known: Reason = reason if reason in get_args(Reason) else "terminated"
+    return StreamEnded(known, EndedBy(by, by_name) if by and parse_stream_ref(by) else None)
 
 
 def _ended(user_id: str, now: int, freed: list[Any]) -> tuple[EndedStream, ...]:

@@ -67,6 +67,8 @@ class Admission:
     """None where the store was away, and the limit is a guess then."""
     limit: int
     ended: tuple[EndedStream, ...]
+    """What it ended; of a repetition, what the admission ended when it was made, as far back as the store remembers
+    (10 minutes, 64 streams of a user)."""
     over_limit: bool
     """Shadow mode let it in although the limit was reached."""
 
@@ -104,10 +106,21 @@ class Recovering:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedBy:
+    """The stream that replaced, took over or evicted another one."""
+
+    stream_ref: str
+    """As it was then: `SEAT.REF`."""
+    device_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEnded:
     """The stream is not live any more."""
 
     reason: Reason
+    by: EndedBy | None = None
+    """None where no other stream ended it, or that is not known."""
 
 
 Refusal = LimitReached | UnknownUser | Recovering | StreamEnded | TooManyAdmissions

@@ -91,7 +91,7 @@ OPERATIONS: Final = (
         'ends that one, `"on_limit": "evict"` ends a stale one, or else the oldest. Without a body a stream of an '
         "unnamed device is asked for.\n\n"
         "An admission whose answer was lost is repeated with the same `Idempotency-Key`: while its stream is live, "
-        "that stream is the answer, `ended` is empty, and the body is ignored.\n\n"
+        "that stream is the answer, `ended` says what its admission ended, and the body is ignored.\n\n"
         "`limit` is for back ends that know it better than the record. A player cannot send it; its token may have it, "
         "as `streams_limit`.",
         parameters=(USER_ID, IDEMPOTENCY_KEY),

@@ -28,6 +28,12 @@ class Call:
     in_epoch: bool = False
     """Its first argument, not in `args`, is the epoch, and its last one how long it may be carried out; it answers
     ['epoch'] where the epoch is another one, or it comes too late."""
+    in_turn: bool = False
+    """Its last argument, not in `args`, is how long it may be carried out; later it answers ['late']. It has no REF by
+    which the store would know a repetition, so an attempt begins only when the one before it can have no effect any
+    more: that would undo what was acknowledged in between."""
+    pending_until: float = 0
+    """When the last attempt that got no answer can have no effect any more, in the event loop's time."""
     in_doubt: bool = False
     """An attempt got no answer. It may still be carried out, even after a later attempt was answered."""
 

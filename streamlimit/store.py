@@ -19,7 +19,7 @@ from streamlimit.errors import StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
 from streamlimit.lane import Lane
-from streamlimit.node import MAX_CLAIMS, Claim, Node, command, script_call
+from streamlimit.node import MAX_CLAIMS, Claim, Command, Node, command, script_call
 from streamlimit.outages import Outages
 from streamlimit.results import Health
 from streamlimit.scripts import HEARTBEAT, Call
@@ -31,12 +31,11 @@ BUDGET_SECONDS: Final = 1.0
 BEATS, LOOKS = attrgetter("beats"), attrgetter("looks")
 """The lanes of heartbeat.lua and get.lua."""
 
-_LATE_MS: Final = 1_000
-"""How long after the deadline a script may still decide: the meeting that told the server's clock took up to this."""
-
 _PROBE_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5
 _MAX_MEETINGS: Final = 3
+_MEET_AGAIN: Final = (["epoch"], ["late"])
+"""Replies of scripts that did nothing, since the caller knows another epoch, or the server's clock is another one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Store:
         """Run a script and return its reply.
 
         Where it answers that the epoch is another one, the server is met and it runs again: it decides nothing in an
-        epoch that the caller does not know.
+        epoch that the caller does not know. So, too, where it was late by the server's clock, which a meeting tells.
 
         Args:
             call: What to run.
@@ -127,7 +126,7 @@ class Store:
             send = partial(self._send, call, deadline)
             # It waits at most for half of the budget to be sent, and for another half to be answered.
             reply = await self._attempts.make(slot, send, deadline, doubt, ends_by_itself=True)
-            if not call.in_epoch or reply != ["epoch"]:
+            if reply not in _MEET_AGAIN:
                 return reply
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
         raise StoreUnavailable("the store loses its data again and again")
@@ -206,14 +205,22 @@ class Store:
         self._start_repair()
 
     async def _send(self, call: Call, deadline: float, node: Node) -> Any:
-        args = call.args
-        if call.in_epoch:
-            valid_until = round(deadline * 1000) + node.clock_ahead_ms + _LATE_MS
-            args = [self._epochs.known(call.slot), *args, valid_until]
-        wanted = script_call(call.script, call.keys, args)
-        (reply,) = await node.calls.submit([wanted])
+        clock = asyncio.get_running_loop().time
+        if call.in_turn and call.pending_until > clock():
+            await asyncio.sleep(call.pending_until - clock())
+        args = [self._epochs.known(call.slot), *call.args] if call.in_epoch else call.args
+
+        def make(given_up_at: float) -> Command:
+            if not (call.in_epoch or call.in_turn):
+                return script_call(call.script, call.keys, args)
+            call.pending_until = min(given_up_at, deadline)
+            valid_until = int(call.pending_until * 1000) + node.clock_ahead_ms
+            return script_call(call.script, call.keys, [*args, valid_until])
+
+        (reply,) = await node.calls.submit([make])
         if type(reply) is AskError:  # MovedError is one, too, and is followed for good
-            (reply,) = await self._topology.asked(reply).exchange([wanted], asking=True)
+            (reply,) = await self._topology.asked(reply).exchange([make(node.gives_up_at())], asking=True)
+        call.pending_until = 0
         if isinstance(reply, RedisError):
             raise reply
         return reply

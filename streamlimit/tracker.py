@@ -135,7 +135,7 @@ class StreamTracker:
             take_over: The stream_ref of a stream of this user that is to end in favour of this one.
             on_limit: "evict" ends other streams where the limit is reached.
             limit: The user's limit as a trusted caller knows it, over any record.
-            idempotency_key: The same key again gives the same stream, while that is live.
+            idempotency_key: The same key again gives the same stream, while that is live, and what it ended.
 
         Returns:
             Admission, or why not. StreamEnded: it was admitted, and ended while we still waited for the answer.
@@ -384,8 +384,13 @@ class StreamTracker:
         return await self._trim(user_id, keep, "limit_lowered", str(limit))
 
     async def delete_user(self, user_id: str) -> bool:
-        """Delete the user's record; whether there was one. Live streams go on."""
-        return bool(await self._store.run(self._calls.deletion(user_id)))
+        """Delete the user's record. Live streams go on.
+
+        Returns:
+            Whether there was one. True, too, where an attempt got no answer, and the next one found none: it is gone.
+        """
+        call = self._calls.deletion(user_id)
+        return bool(await self._store.run(call)) or call.in_doubt
 
     async def _decide(
         self, user_id: str, wanted: dict[str, str | int], ref_limit: int, deadline: float, *, retry: bool

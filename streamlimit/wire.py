@@ -137,6 +137,19 @@ class StreamState(Stream):
         return cls(**_playback(stream), expires_at=expires_at, provisional=stream.provisional)
 
 
+class EndedBy(Answer):
+    """The stream that ended another one."""
+
+    stream_ref: StreamRef
+    device_name: str | None
+    """For people, as in "stopped, because Kids' tablet is watching"; null where its admission gave none."""
+
+    @classmethod
+    def of(cls, by: results.EndedBy) -> Self:
+        """Write it."""
+        return cls(stream_ref=by.stream_ref, device_name=by.device_name)
+
+
 class EndedStream(_Playback):
     """A stream that this request ended, and why."""
 
@@ -166,7 +179,7 @@ class Admission(Stream):
     over_limit: bool
     """Let in beyond the limit, because it is not enforced."""
     ended: list[EndedStream]
-    """What this admission ended."""
+    """What this admission ended. A repetition says the same, for ten minutes and the last 64 streams of the user."""
 
     @classmethod
     def of_admission(cls, admission: results.Admission) -> Self:

@@ -17,7 +17,7 @@ HOST: Final = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 has stopped and its clients still try."""
 
 Direction = Literal["request", "reply"]
-Kind = Literal["reset", "close", "drop", "hold"]
+Kind = Literal["reset", "close", "drop", "hold", "lag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Fault:
 
     `reset` and `close` end it, for the client with RST or FIN; what had passed still arrives. `drop` swallows the rest
     of this direction and keeps the connection open. `hold` delivers the rest when the proxy is told to `let_go`, even
-    if the client has gone by then.
+    if the client has gone by then. `lag` is both: the client meets a reset at once, and the rest is delivered then.
     """
 
     kind: Kind
@@ -137,15 +137,14 @@ class Proxy:
                     continue
                 link.hit = True
                 self.hits += 1
+                if fault.kind in ("reset", "lag"):
+                    _reset(link.client)
                 match fault.kind:
-                    case "reset":
-                        _reset(link.client)
-                        break
-                    case "close":
+                    case "reset" | "close":
                         break
                     case "drop":
                         dropping = True
-                    case "hold":
+                    case _:
                         self._held.append(link)
                         link.held = True
                         await self._go_on.wait()

@@ -12,7 +12,16 @@ import pytest
 from redis import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from streamlimit import Admission, Lease, Rules, StoreUnavailable, StreamEnded, StreamTracker, TooManyAdmissions
+from streamlimit import (
+    Admission,
+    EndedBy,
+    Lease,
+    Rules,
+    StoreUnavailable,
+    StreamEnded,
+    StreamTracker,
+    TooManyAdmissions,
+)
 from streamlimit.connection import connect
 from streamlimit.doctor import examine
 from streamlimit.findings import Finding
@@ -83,7 +92,9 @@ async def contract(operator: Redis | RedisCluster, url: str) -> None:
         operator.hset("ended:{alice}", mapping={f"{number}": f"expired {number}" for number in range(64)})
         second = await tracker.admit("alice", take_over=first.stream.stream_ref)
         assert isinstance(second, Admission)
-        assert await tracker.heartbeat("alice", first.lease.stream_id) == StreamEnded("taken_over")
+        assert await tracker.heartbeat("alice", first.lease.stream_id) == StreamEnded(
+            "taken_over", EndedBy(second.stream.stream_ref)
+        )
         assert operator.hlen("ended:{alice}") == 64
         await tracker.release("alice", second.lease.stream_id)
         await tracker.release("alice", second.lease.stream_id)

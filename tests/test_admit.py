@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from streamlimit import (
     Admission,
+    EndedBy,
     InvalidInput,
     LimitReached,
     Recovering,
@@ -221,7 +222,7 @@ async def test_a_late_run_does_not_bring_an_ended_stream_back(tracker: StreamTra
     await run_admit(redis, "R1")
     await tracker.terminate_all("alice")
 
-    assert await run_admit(redis, "R1") == ["ended", "terminated"]
+    assert await run_admit(redis, "R1") == ["ended", "terminated", None, None]
     assert await refs(tracker) == []
 
 
@@ -229,7 +230,7 @@ async def test_a_late_run_is_told_its_end_even_with_another_device_in_its_seat(r
     await run_admit(redis, "R1", device_id="tv")
     await run_admit(redis, "R2", device_id="tv")
 
-    assert await run_admit(redis, "R1", device_id="tv") == ["ended", "replaced"]
+    assert await run_admit(redis, "R1", device_id="tv") == ["ended", "replaced", "1.R2", None]
 
 
 async def test_another_limit_than_that_in_ref_writes_nothing(redis: Redis) -> None:
@@ -250,11 +251,12 @@ async def test_a_device_gets_its_own_seat_back(tracker: StreamTracker) -> None:
     await admitted(tracker, device_id="tv-2")
     await admitted(tracker, device_id="tv-3")
 
-    again = await admitted(tracker, device_id="tv-1")
+    again = await admitted(tracker, device_id="tv-1", device_name="TV")
 
     assert (again.stream.seat, again.live) == (1, 3)
     assert [(ended.stream.ref, ended.reason) for ended in again.ended] == [(crashed.stream.ref, "replaced")]
-    assert await tracker.heartbeat("alice", crashed.lease.stream_id) == StreamEnded("replaced")
+    by = EndedBy(again.stream.stream_ref, "TV")
+    assert await tracker.heartbeat("alice", crashed.lease.stream_id) == StreamEnded("replaced", by)
 
 
 async def test_a_lowered_limit_cannot_be_kept_open_by_reloading(tracker: StreamTracker) -> None:
@@ -282,11 +284,13 @@ async def test_replace_goes_before_take_over(tracker: StreamTracker) -> None:
 async def test_take_over_ends_the_chosen_stream_and_sits_in_its_seat(tracker: StreamTracker) -> None:
     streams = [await admitted(tracker) for _ in range(3)]
 
-    answer = await admitted(tracker, take_over=streams[1].stream.stream_ref)
+    answer = await admitted(tracker, take_over=streams[1].stream.stream_ref, device_name="Kids' tablet")
 
     assert (answer.stream.seat, answer.live) == (2, 3)
     assert [(ended.stream.ref, ended.reason) for ended in answer.ended] == [(streams[1].stream.ref, "taken_over")]
-    assert await tracker.heartbeat("alice", streams[1].lease.stream_id) == StreamEnded("taken_over")
+    by = EndedBy(answer.stream.stream_ref, "Kids' tablet")
+    assert await tracker.heartbeat("alice", streams[1].lease.stream_id) == StreamEnded("taken_over", by)
+    assert await tracker.get("alice", streams[1].lease.stream_id) == StreamEnded("taken_over", by)
 
 
 async def test_take_over_works_below_the_limit_too(tracker: StreamTracker) -> None:
@@ -370,7 +374,8 @@ async def test_evict_ends_the_oldest(tracker: StreamTracker) -> None:
 
     assert [(ended.stream.ref, ended.reason) for ended in answer.ended] == [(streams[0].stream.ref, "evicted")]
     assert (answer.stream.seat, answer.live) == (1, 3)
-    assert await tracker.heartbeat("alice", streams[0].lease.stream_id) == StreamEnded("evicted")
+    by = EndedBy(answer.stream.stream_ref)
+    assert await tracker.heartbeat("alice", streams[0].lease.stream_id) == StreamEnded("evicted", by)
 
 
 async def test_evict_ends_a_stale_stream_first(tracker: StreamTracker, redis: Redis) -> None:

@@ -278,8 +278,19 @@ async def test_an_ended_stream_is_gone_with_the_reason(
         await http.get(f"{STREAMS}/{stream['stream_id']}"),
     ):
         gone = problem(answer, 410, "stream-ended")
-        assert set(gone) == PROBLEM | {"reason"}
-        assert gone["reason"] == reason
+        assert set(gone) == PROBLEM | {"reason", "by"}
+        assert (gone["reason"], gone["by"]) == (reason, None)
+
+
+async def test_who_was_stopped_by_another_stream_is_told_by_whom(http: httpx2.AsyncClient) -> None:
+    stream = await started(http)
+    wish = {"take_over": stream["stream_ref"], "device_name": "Kids' tablet"}
+    by = ok(await http.post(STREAMS, json=wish), ADMISSION, 201)
+
+    gone = problem(await http.post(f"{STREAMS}/{stream['stream_id']}/heartbeat"), 410, "stream-ended")
+
+    assert gone["by"] == {"stream_ref": by["stream_ref"], "device_name": "Kids' tablet"}
+    assert "Kids' tablet" in gone["detail"]
 
 
 async def test_a_stream_whose_key_is_gone_and_whose_place_is_taken_is_told_so(
@@ -508,7 +519,7 @@ async def test_a_batch_is_answered_in_order_each_item_as_a_heartbeat(http: httpx
     ]
     assert set(items[1]) == LEASE | {"status"}
     assert items[1]["stream_id"] == live
-    assert set(items[0]) == PROBLEM | {"reason"}
+    assert set(items[0]) == PROBLEM | {"reason", "by"}
     assert items[0]["reason"] == "released"
     assert [set(item) for item in items[2:5]] == [PROBLEM | {"errors"}] * 3
     assert [item["errors"][0]["field"] for item in items[2:5]] == ["stream_id", "stream_id", "user_id"]

@@ -17,24 +17,26 @@
 --      14 request      hash of the Idempotency-Key, or ''
 --      15 enforce      '1'; '' is shadow mode: beyond the limit a free seat is given all the same
 --      16 dry_run      '1' to decide and write nothing, or ''
---      17 valid_until  Unix ms; later it decides nothing: the caller waits no longer, and may have come in another way
+--      17 valid_until  Unix ms; later it does nothing: the caller has given up this attempt and made another, and what
+--                      was acknowledged since must stand
 --
 -- Returns one of
 --   {'epoch'}                 the epoch is not the caller's, its recovery too long, or this is late: run epoch.lua,
 --                             then this again
 --   {'limit', limit}          the limit is not the one in REF: mint a new REF with it, then this again
 --   {'unknown_user'}
---   {'ended', reason}         this REF was admitted before and has ended since
+--   {'ended', reason, by, by_name}       this REF was admitted before and has ended since; see resume.lua
 --   {'recovering', now, live, limit, recovering_until}
 --   {'refused', now, live, limit, {stream…}}
 --   {'admissible', now, live, limit}     only in a dry run
---   {'admitted', now, live, limit, stream, {{stream, reason}…}, sig, over}     over: 1 where shadow mode let it in
+--   {'admitted', now, live, limit, stream, {{stream, reason}…}, sig, over}     over: 1 where shadow mode let it in;
+--                             the same for a repetition of an admission that was made already
 -- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
 --
 -- Writes, once the decision is made: the seats that it frees, the new stream's seat with its TTL, and ended:{USER}.
 
 local epoch, ref, sig, ref_limit, ttl, stale_below, override, default, on_limit, take_over = unpack(ARGV)
-local device_id, request, enforce, dry_run = ARGV[11], ARGV[14], ARGV[15], ARGV[16]
+local device_id, device_name, request, enforce, dry_run = ARGV[11], ARGV[12], ARGV[14], ARGV[15], ARGV[16]
 ttl, stale_below = tonumber(ttl), tonumber(stale_below)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -76,10 +78,12 @@ local function oldest_ended()
   return oldest, oldest_at
 end
 
--- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
--- change the answer.
-local function record_ended(ref, reason)
-  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+-- Remember for 10 minutes why a stream ended, at most 64 of them. An entry is `REASON MS`, or where something else ended
+-- it, with tabs, `REASON BY BY_NAME SEAT EXPIRES_AT STARTED_AT DEVICE_ID DEVICE_NAME CONTENT_ID MS`: see details. Short
+-- of memory this may fail (pcall); it must not change the answer.
+local function record_ended(ref, reason, details)
+  local entry = reason .. (details or ' ') .. string.format('%.0f', now)
+  if type(redis.pcall('HSET', KEYS[2], ref, entry)) ~= 'number' then return end
   if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
   redis.call('PEXPIRE', KEYS[2], 600000)
 end
@@ -92,6 +96,53 @@ local function eviction_order(a, b)
   if a_stale ~= b_stale then return a_stale end
   if a.started_at ~= b.started_at then return a.started_at < b.started_at end
   return a.seat < b.seat
+end
+-- end shared
+
+-- shared: ended_by
+-- The middle of an entry of ended:{USER}, by which a repetition tells what the first attempt ended. `by` is SEAT.REF of an
+-- admission, or the name of an operation.
+local function details(stream, by, by_name)
+  local words = {
+    by, by_name, stream.seat, string.format('%.0f', now + stream.pttl), string.format('%.0f', stream.started_at),
+    stream.device_id, stream.device_name, stream.content_id,
+  }
+  for i = 1, 8 do words[i] = string.gsub(words[i] or '', '%c', ' ') end
+  return '\t' .. table.concat(words, '\t') .. '\t'
+end
+
+-- What an admission, given by its REF, or an operation ended, in the order in which it did.
+local function ended_by(by)
+  local form = '^(%S+)\t([^\t]*)\t[^\t]*\t(%d+)\t(%-?%d+)\t(%-?%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(%d+)$'
+  local found, entries = {}, redis.call('HGETALL', KEYS[2])
+  for i = 1, #entries, 2 do
+    local reason, whom, seat, expires_at, started_at, device_id, device_name, content_id, at =
+      string.match(entries[i + 1], form)
+    if whom and string.match(whom, '[^.]*$') == by then
+      found[#found + 1] = {
+        seat = tonumber(seat), pttl = expires_at - at, ref = entries[i], started_at = tonumber(started_at),
+        device_id = device_id ~= '' and device_id, device_name = device_name ~= '' and device_name,
+        content_id = content_id ~= '' and content_id, reason = reason, age = now - at,
+      }
+    end
+  end
+  table.sort(found, function(a, b)
+    if (a.reason == 'evicted') ~= (b.reason == 'evicted') then return b.reason == 'evicted' end
+    return eviction_order(a, b)
+  end)
+  for i, stream in ipairs(found) do
+    stream.pttl = stream.pttl - stream.age
+    found[i] = {row(stream), stream.reason}
+  end
+  return found
+end
+-- end shared
+
+-- shared: why_ended
+-- What is told of an entry of ended:{USER}: the reason, and if it was another stream, its SEAT.REF and its device's name.
+local function why_ended(entry)
+  local by, by_name = string.match(entry, '^%S+\t(%d+%.[^\t]+)\t([^\t]*)')
+  return {'ended', string.match(entry, '^%S+') or 'expired', by or false, by and by_name ~= '' and by_name or false}
 end
 -- end shared
 
@@ -123,14 +174,15 @@ for _, stream in ipairs(live) do
     if dry_run == '1' then return {'admissible', now, #live, limit} end
     redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)
     stream.pttl = ttl
-    return {'admitted', now, #live, limit, row(stream), {}, stream.sig, 0}
+    local over = enforce == '' and #live > limit and 1 or 0
+    return {'admitted', now, #live, limit, row(stream), ended_by(stream.ref), stream.sig, over}
   end
   if device_id ~= '' and stream.device_id == device_id then own = stream end
   if take_over ~= '' and stream.ref == take_over then named = stream end
   if stream.seat == free_seat then free_seat = free_seat + 1 end
 end
 local ended = redis.call('HGET', KEYS[2], ref)
-if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end
+if ended then return why_ended(ended) end
 
 -- 3 to 6. Whose seat it gets, and who else ends.
 local victims = {}
@@ -168,7 +220,7 @@ local freed = {}
 for i, victim in ipairs(victims) do
   local stream, reason = unpack(victim)
   redis.call('DEL', KEYS[stream.seat + 3])
-  if stream.ref then record_ended(stream.ref, reason) end
+  if stream.ref then record_ended(stream.ref, reason, details(stream, seat .. '.' .. ref, device_name)) end
   freed[i] = {row(stream), reason}
 end
 local stream = {seat = seat, pttl = ttl, ref = ref, started_at = now}

@@ -8,6 +8,9 @@
 -- Returns the ms after which they are forgotten where they are more than that, else 0.
 --
 -- Writes: the number, with a TTL of the window from the first on.
+--
+-- It has no valid_until: an attempt that is late, or repeated, counts twice, which makes a user wait a little sooner and
+-- changes nothing else.
 
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
 local pttl = redis.call('PTTL', KEYS[1])

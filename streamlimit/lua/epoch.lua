@@ -18,6 +18,9 @@
 --
 -- Writes the epoch where it is new or its recovery changes. PERSIST changes nothing, but fails on a server that
 -- takes no writes.
+--
+-- It has no valid_until, since it tells the clock by which that is counted. Late, it can only open a recovery again: some
+-- admissions wait without need, and no limit is passed.
 
 local known, fresh, ttl, outage = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local time = redis.call('TIME')

@@ -9,6 +9,8 @@
 --
 -- Writes the TTL; nothing where the last heartbeat is less than a second old (of a TTL under 20 s: a twentieth of it), so
 -- that with heartbeats at 0.95 of a third of the TTL two may still be lost.
+--
+-- It has no valid_until: late, it only keeps a stream that is still live, and by no more than it is late.
 
 local ttl = tonumber(ARGV[1])
 local fresh = ttl - math.min(1000, ttl / 20)

@@ -11,6 +11,9 @@
 --
 -- Writes: deletes the seat and records the end in ended:{USER}; with a genuine SIG it records the end of a missing
 -- stream too, so that neither a late admission nor a recovery brings it back.
+--
+-- It has no valid_until: it ends the one stream that REF names, which never comes back, so a late run finds nothing left
+-- to do; and what undoes an admission has to come late.
 
 local ref, sig, genuine, reason, keep_live = unpack(ARGV)
 local time = redis.call('TIME')
@@ -27,10 +30,12 @@ local function oldest_ended()
   return oldest, oldest_at
 end
 
--- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
--- change the answer.
-local function record_ended(ref, reason)
-  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+-- Remember for 10 minutes why a stream ended, at most 64 of them. An entry is `REASON MS`, or where something else ended
+-- it, with tabs, `REASON BY BY_NAME SEAT EXPIRES_AT STARTED_AT DEVICE_ID DEVICE_NAME CONTENT_ID MS`: see details. Short
+-- of memory this may fail (pcall); it must not change the answer.
+local function record_ended(ref, reason, details)
+  local entry = reason .. (details or ' ') .. string.format('%.0f', now)
+  if type(redis.pcall('HSET', KEYS[2], ref, entry)) ~= 'number' then return end
   if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
   redis.call('PEXPIRE', KEYS[2], 600000)
 end

@@ -17,7 +17,7 @@
 --   {'epoch'}          the epoch is not the caller's, its recovery too long, or this is late: run epoch.lua, then again
 --   {'live', now, stream}
 --   {'provisional', now, stream}     only in a dry run: a heartbeat would bring it back; pttl says for how long
---   {'ended', reason}
+--   {'ended', reason, by, by_name}      by: SEAT.REF of the stream that ended it, or false; by_name: its device's, or false
 --   {'unknown'}        SIG is wrong and no live stream bears it: never issued
 -- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
 --
@@ -65,12 +65,22 @@ local function oldest_ended()
   return oldest, oldest_at
 end
 
--- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
--- change the answer.
-local function record_ended(ref, reason)
-  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+-- Remember for 10 minutes why a stream ended, at most 64 of them. An entry is `REASON MS`, or where something else ended
+-- it, with tabs, `REASON BY BY_NAME SEAT EXPIRES_AT STARTED_AT DEVICE_ID DEVICE_NAME CONTENT_ID MS`: see details. Short
+-- of memory this may fail (pcall); it must not change the answer.
+local function record_ended(ref, reason, details)
+  local entry = reason .. (details or ' ') .. string.format('%.0f', now)
+  if type(redis.pcall('HSET', KEYS[2], ref, entry)) ~= 'number' then return end
   if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
   redis.call('PEXPIRE', KEYS[2], 600000)
+end
+-- end shared
+
+-- shared: why_ended
+-- What is told of an entry of ended:{USER}: the reason, and if it was another stream, its SEAT.REF and its device's name.
+local function why_ended(entry)
+  local by, by_name = string.match(entry, '^%S+\t(%d+%.[^\t]+)\t([^\t]*)')
+  return {'ended', string.match(entry, '^%S+') or 'expired', by or false, by and by_name ~= '' and by_name or false}
 end
 -- end shared
 
@@ -102,7 +112,7 @@ end
 if genuine == '' then return {'unknown'} end
 
 local ended = redis.call('HGET', KEYS[2], ref)
-if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end
+if ended then return why_ended(ended) end
 
 -- The store lost it: everything (recovery), or the last writes before a failover (REF younger than a TTL; the clock that
 -- minted it may be a second ahead of this one, but a REF from the future is no proof).
@@ -136,4 +146,4 @@ redis.call('PERSIST', KEYS[3])
 -- What would be back, if its seat had not been given away, has not expired.
 local reason = now < lost_until and not forgotten and 'limit_reached' or 'expired'
 if dry_run == '' then record_ended(ref, reason) end
-return {'ended', reason}
+return {'ended', reason, false, false}

@@ -5,13 +5,17 @@
 --       2 reason       'terminated' or 'limit_lowered'
 --       3 stale_below  ms; a stream with a lower PTTL is stale
 --       4 limit        the user's new limit, or '' to leave the record alone
+--       5 operation    names this operation, so that its repetition is recognised; '' or absent by hand
+--       6 valid_until  Unix ms; as in admit.lua; absent by hand
 --
--- Returns {now, {{stream, reason}…}}, what it ended, in the order of eviction
+-- Returns {now, {{stream, reason}…}}, what it ended, in the order of eviction; where an earlier attempt of the same
+-- operation ended streams, those, and nothing is changed; or {'late'}: nothing was done, and nothing will be
 -- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
 --
 -- Writes: deletes the seats, records the ends in ended:{USER}, sets `limit` in user:{USER}.
 
 local keep, reason, stale_below, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local operation = ARGV[5] or ''
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -52,10 +56,12 @@ local function oldest_ended()
   return oldest, oldest_at
 end
 
--- Remember for 10 minutes why a stream ended, at most 64 of them. Short of memory this may fail (pcall); it must not
--- change the answer.
-local function record_ended(ref, reason)
-  if type(redis.pcall('HSET', KEYS[2], ref, string.format('%s %.0f', reason, now))) ~= 'number' then return end
+-- Remember for 10 minutes why a stream ended, at most 64 of them. An entry is `REASON MS`, or where something else ended
+-- it, with tabs, `REASON BY BY_NAME SEAT EXPIRES_AT STARTED_AT DEVICE_ID DEVICE_NAME CONTENT_ID MS`: see details. Short
+-- of memory this may fail (pcall); it must not change the answer.
+local function record_ended(ref, reason, details)
+  local entry = reason .. (details or ' ') .. string.format('%.0f', now)
+  if type(redis.pcall('HSET', KEYS[2], ref, entry)) ~= 'number' then return end
   if redis.call('HLEN', KEYS[2]) > 64 then redis.call('HDEL', KEYS[2], (oldest_ended())) end
   redis.call('PEXPIRE', KEYS[2], 600000)
 end
@@ -71,12 +77,55 @@ local function eviction_order(a, b)
 end
 -- end shared
 
+-- shared: ended_by
+-- The middle of an entry of ended:{USER}, by which a repetition tells what the first attempt ended. `by` is SEAT.REF of an
+-- admission, or the name of an operation.
+local function details(stream, by, by_name)
+  local words = {
+    by, by_name, stream.seat, string.format('%.0f', now + stream.pttl), string.format('%.0f', stream.started_at),
+    stream.device_id, stream.device_name, stream.content_id,
+  }
+  for i = 1, 8 do words[i] = string.gsub(words[i] or '', '%c', ' ') end
+  return '\t' .. table.concat(words, '\t') .. '\t'
+end
+
+-- What an admission, given by its REF, or an operation ended, in the order in which it did.
+local function ended_by(by)
+  local form = '^(%S+)\t([^\t]*)\t[^\t]*\t(%d+)\t(%-?%d+)\t(%-?%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(%d+)$'
+  local found, entries = {}, redis.call('HGETALL', KEYS[2])
+  for i = 1, #entries, 2 do
+    local reason, whom, seat, expires_at, started_at, device_id, device_name, content_id, at =
+      string.match(entries[i + 1], form)
+    if whom and string.match(whom, '[^.]*$') == by then
+      found[#found + 1] = {
+        seat = tonumber(seat), pttl = expires_at - at, ref = entries[i], started_at = tonumber(started_at),
+        device_id = device_id ~= '' and device_id, device_name = device_name ~= '' and device_name,
+        content_id = content_id ~= '' and content_id, reason = reason, age = now - at,
+      }
+    end
+  end
+  table.sort(found, function(a, b)
+    if (a.reason == 'evicted') ~= (b.reason == 'evicted') then return b.reason == 'evicted' end
+    return eviction_order(a, b)
+  end)
+  for i, stream in ipairs(found) do
+    stream.pttl = stream.pttl - stream.age
+    found[i] = {row(stream), stream.reason}
+  end
+  return found
+end
+-- end shared
+
+if now > (tonumber(ARGV[6]) or now) then return {'late'} end
+local done = operation ~= '' and ended_by(operation) or {}
+if done[1] then return {now, done} end
+
 local live = live_streams()
 table.sort(live, eviction_order)
 local freed = {}
 for i = 1, #live - keep do
   redis.call('DEL', KEYS[live[i].seat + 3])
-  if live[i].ref then record_ended(live[i].ref, reason) end
+  if live[i].ref then record_ended(live[i].ref, reason, details(live[i], operation)) end
   freed[i] = {row(live[i]), reason}
 end
 -- Last: short of memory, what was deleted lets it through.
