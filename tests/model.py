@@ -6,7 +6,7 @@ It knows neither Redis nor HTTP, and its clock stands still until told. Answers 
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from streamlimit import Rules
 
@@ -45,11 +45,26 @@ class Stream:
     key: str = ""
 
 
+class End(NamedTuple):
+    """Why and when a stream ended; and what it was, where an admission (SEAT.REF) or an operation (a name) ended it."""
+
+    reason: str
+    at: int
+    by: str = ""
+    seat: int = 0
+    stream: Stream | None = None
+
+    @property
+    def told(self) -> tuple[str, str, str | None]:
+        """What its player is told: only a stream has a dot."""
+        return ("ended", self.reason, self.by if "." in self.by else None)
+
+
 @dataclass
 class User:
     limit: int | None = None
     seats: dict[int, Stream] = field(default_factory=dict)
-    ended: dict[str, tuple[str, int]] = field(default_factory=dict)
+    ended: dict[str, End] = field(default_factory=dict)
     ended_until: int = 0
 
 
@@ -77,16 +92,26 @@ class Model:
         limit = next((known for known in (wish.limit, user.limit, default) if known is not None), None)
         if limit is None:
             return ("unknown_user",)
-        # 2. An admission already made gives its stream, with a whole TTL. What ended stays ended.
+        # 2. An admission already made gives its stream, with a whole TTL, and says again what it ended, as far as that
+        # is remembered. What ended stays ended.
         live = len(user.seats)
         for seat, stream in sorted(user.seats.items()):
             if stream.ref.name == ref.name or (wish.key and stream.key == wish.key):
                 if dry_run:
                     return ("admissible", live, limit)
                 stream.expires = self.now + rules.ttl_ms
-                return ("admitted", seat, stream.ref.name, live, limit, [], False)
+                over = live > limit and not rules.enforce
+                return (
+                    "admitted",
+                    seat,
+                    stream.ref.name,
+                    live,
+                    limit,
+                    self._ended_by(user, stream.ref.name, stream.started),
+                    over,
+                )
         if ref.name in user.ended:
-            return ("ended", user.ended[ref.name][0])
+            return user.ended[ref.name].told
         # 3. The device's own stream is replaced.  4. The stream that is to be taken over ends.
         own = [seat for seat, stream in user.seats.items() if wish.device and stream.device == wish.device]
         named = [seat for seat, stream in user.seats.items() if stream.ref.name == wish.take_over]
@@ -108,7 +133,7 @@ class Model:
         # A REF that carries another limit is of no use: the caller makes a new one.
         if ref.limit != limit:
             return ("limit", limit)
-        ended = [self._end(user, victim, reason) for victim, reason in freed]
+        ended = [self._end(user, victim, reason, f"{seat}.{ref.name}") for victim, reason in freed]
         user.seats[seat] = Stream(ref, self.now, self.now + rules.ttl_ms, wish.device, wish.key)
         return ("admitted", seat, ref.name, live - len(freed) + 1, limit, ended, over)
 
@@ -137,13 +162,13 @@ class Model:
                 return ("live", seat)
         # 3. It ended.
         if ref.name in user.ended:
-            return ("ended", user.ended[ref.name][0])
+            return user.ended[ref.name].told
         # 4. The store lost it, if it recovers or the REF is younger than a TTL; not from the future, beyond an error of
         # the clocks; not so old that the end may have been dropped from a full record. It is back while the limit
         # allows: the record's, else that of its REF; in shadow mode any seat will do.
         young = ref.minted - CLOCK_ERROR_MS < self.now < min(ref.minted, self.now) + rules.ttl_ms
         full = len(user.ended) >= MAX_ENDED
-        dropped = full and ref.minted <= min(at for _, at in user.ended.values())
+        dropped = full and ref.minted <= min(end.at for end in user.ended.values())
         limit = (ref.limit if user.limit is None else user.limit) if rules.enforce else rules.max_limit
         lost = (young or self.now < self.recovering_until) and not dropped
         if lost and len(user.seats) < limit:
@@ -156,8 +181,8 @@ class Model:
         # 5. No seat is left for it, or it expired; that will not change.
         reason = "limit_reached" if lost else "expired"
         if not dry_run:
-            self._record(user, ref.name, reason)
-        return ("ended", reason)
+            self._record(user, ref.name, End(reason, self.now))
+        return ("ended", reason, None)
 
     def release(
         self, user_id: str, ref: Ref, reason: str = "released", *, genuine: bool = True, keep_live: bool = False
@@ -172,15 +197,22 @@ class Model:
                 return True
         # What its player ended does not come back, though the store may have lost it or not seen it yet.
         if genuine and reason == "released" and ref.name not in user.ended:
-            self._record(user, ref.name, reason)
+            self._record(user, ref.name, End(reason, self.now))
         return False
 
-    def trim(self, user_id: str, keep: int, reason: str, limit: int | None = None) -> list[tuple[str, str]]:
-        """End what is more than `keep`, in the order of eviction; set the record."""
+    def trim(
+        self, user_id: str, keep: int, reason: str, limit: int | None = None, operation: str = ""
+    ) -> list[tuple[str, str]]:
+        """End what is more than `keep`, in the order of eviction; set the record.
+
+        A repetition of an operation that ended something says so again, and does no more.
+        """
         user = self.users[user_id]
+        if operation and (done := self._ended_by(user, operation, 0)):
+            return done
         excess = self._eviction_order(user)[: max(0, len(user.seats) - keep)]
         user.limit = user.limit if limit is None else limit
-        return [self._end(user, seat, reason) for seat in excess]
+        return [self._end(user, seat, reason, operation) for seat in excess]
 
     def meet(self, process: str, *, outage: bool = False) -> None:
         """Let a process meet the store: at its start, after an outage, and when it finds an epoch it does not know."""
@@ -231,14 +263,20 @@ class Model:
     def _lowest_free_seat(self, user: User) -> int:
         return next(seat for seat in range(1, self.rules.max_limit + 2) if seat not in user.seats)
 
-    def _end(self, user: User, seat: int, reason: str) -> tuple[str, str]:
-        ref = user.seats.pop(seat).ref.name
-        self._record(user, ref, reason)
-        return ref, reason
+    def _end(self, user: User, seat: int, reason: str, by: str | None = None) -> tuple[str, str]:
+        stream = user.seats.pop(seat)
+        end = End(reason, self.now) if by is None else End(reason, self.now, by, seat, stream)
+        self._record(user, stream.ref.name, end)
+        return stream.ref.name, reason
 
-    def _record(self, user: User, ref: str, reason: str) -> None:
+    def _ended_by(self, user: User, by: str, since: int) -> list[tuple[str, str]]:
+        """What an admission, by its REF, or an operation ended; the record is in the order in which it did."""
+        ends = user.ended.items()
+        return [(ref, end.reason) for ref, end in ends if by and end.by.split(".")[-1] == by and end.at >= since]
+
+    def _record(self, user: User, ref: str, end: End) -> None:
         """Remember an end for ten minutes; of more than 64 the oldest is dropped."""
-        user.ended[ref] = reason, self.now
+        user.ended[ref] = end
         if len(user.ended) > MAX_ENDED:
-            del user.ended[min(user.ended, key=lambda name: user.ended[name][1])]
+            del user.ended[min(user.ended, key=lambda name: user.ended[name].at)]
         user.ended_until = self.now + ENDED_MS

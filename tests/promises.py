@@ -30,11 +30,12 @@ class PromisedModel(Model):
             _, live, limit, *_ = answer
             assert live >= limit or (answer[0] == "recovering" and self.now < self.recovering_until)
             assert self.users == before.users
-        # 4. The same again gives the same stream. What ended does not come back.
+        # 4. The same again gives the same stream and says the same. What ended does not come back.
         if answer[0] == "admitted":
-            _, seat, name, live, limit, *_ = answer
+            name = answer[2]
             again = self._copy()
-            assert Model.admit(again, user_id, ref, wish, process) == ("admitted", seat, name, live, limit, [], False)
+            repeated = Model.admit(again, user_id, ref, wish, process)
+            assert repeated == answer, (repeated, answer)
             assert again == self
             assert name not in before.users[user_id].ended
         return answer
@@ -48,7 +49,7 @@ class PromisedModel(Model):
         assert answer[0] == ("unknown" if not genuine else "live" if was_live else answer[0])
         # 4. What ended does not come back.
         if genuine and ref.name in before.users[user_id].ended:
-            assert answer == ("ended", before.users[user_id].ended[ref.name][0])
+            assert answer == before.users[user_id].ended[ref.name].told
         return answer
 
     def release(
@@ -64,10 +65,21 @@ class PromisedModel(Model):
         assert again == self
         return was_live
 
-    def trim(self, user_id: str, keep: int, reason: str, limit: int | None = None) -> list[tuple[str, str]]:
+    def trim(
+        self, user_id: str, keep: int, reason: str, limit: int | None = None, operation: str = ""
+    ) -> list[tuple[str, str]]:
         before = self._copy()
-        told = super().trim(user_id, keep, reason, limit)
-        assert {(stream.ref.name, reason) for stream in self._check(before, user_id)} == set(told)
+        told = super().trim(user_id, keep, reason, limit, operation)
+        ended = self._check(before, user_id)
+        # 4. The same again says the same, and changes nothing.
+        if operation and told:
+            again = self._copy()
+            assert Model.trim(again, user_id, keep, reason, limit, operation) == told
+            assert again == self
+        if any(end.by == operation for end in before.users[user_id].ended.values()) and operation:
+            assert self == before
+            return told
+        assert {(stream.ref.name, reason) for stream in ended} == set(told)
         assert len(self.users[user_id].seats) == min(keep, len(before.users[user_id].seats))
         return told
 
@@ -105,7 +117,7 @@ class PromisedModel(Model):
         return ended
 
     def _reason(self, user_id: str, stream: Stream) -> str:
-        return self.users[user_id].ended[stream.ref.name][0]
+        return self.users[user_id].ended[stream.ref.name].reason
 
     def _copy(self) -> Self:
         copy: Self = pickle.loads(pickle.dumps(self))

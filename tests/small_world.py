@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from streamlimit import Rules
 from streamlimit.keys import Keys
-from streamlimit.scripts import ADMIT, EPOCH, HEARTBEAT, LIST, RELEASE, RESUME, TRIM, Script
+from streamlimit.scripts import ADMIT, DELETE, EPOCH, HEARTBEAT, LIST, RELEASE, RESUME, TRIM, Script
 from tests import stored
-from tests.model import ENDED_MS, MAX_ENDED, Answer, Model, Ref, Stream, Wish
+from tests.model import ENDED_MS, MAX_ENDED, Answer, End, Model, Ref, Stream, Wish
 from tests.promises import PromisedModel
 
 TICK_MS: Final = 5_000
@@ -49,7 +49,7 @@ return 'OK'
 """Makes the keys hold what ARGV says. `@MS` is a time, from now."""
 
 READ: Final = _script("read", stored.READ)
-SCRIPTS: Final = (ADMIT, EPOCH, HEARTBEAT, LIST, RELEASE, RESUME, TRIM, WRITE, READ)
+SCRIPTS: Final = (ADMIT, DELETE, EPOCH, HEARTBEAT, LIST, RELEASE, RESUME, TRIM, WRITE, READ)
 
 
 ANY: Final = Wish()
@@ -63,6 +63,16 @@ class Player:
     takes_over: str = ""
     user: str = "alice"
     process: str = "p"
+
+
+class Trim(NamedTuple):
+    """An operation that ends streams and sets a limit."""
+
+    user: str
+    keep: int
+    reason: str
+    limit: int | None
+    operation: str
 
 
 class Call(NamedTuple):
@@ -88,14 +98,19 @@ class Moment:
         """The admissions that were asked for, by the name of the REF."""
         self.held: dict[str, tuple[Ref, int]]
         """The stream id that each player was given: REF and seat."""
-        self.model, self.asked, self.held = pickle.loads(saved) if saved else (PromisedModel(rules), {}, {})
+        self.trims: int
+        """How many there were; none has the name of another."""
+        self.unanswered: Trim | None
+        """The one that may be repeated."""
+        beginning: tuple[Any, ...] = PromisedModel(rules), {}, {}, 0, None
+        self.model, self.asked, self.held, self.trims, self.unanswered = pickle.loads(saved) if saved else beginning
         self.calls: list[Call] = []
         self._players = players
         self._keys = Keys(seats=rules.max_limit)
         self._users = sorted({player.user for player in players.values()})
 
     def saved(self) -> bytes:
-        return pickle.dumps((self.model, self.asked, self.held))
+        return pickle.dumps((self.model, self.asked, self.held, self.trims, self.unanswered))
 
     # What can happen.
 
@@ -160,7 +175,7 @@ class Moment:
         self.model.pass_time(4 * STEP_MS)
         ends, now = self.model.users[user], self.model.now
         for number in range(len(ends.ended), MAX_ENDED):
-            ends.ended[f"other-{now}-{number}"] = "released", now - (MAX_ENDED - number) * TICK_MS
+            ends.ended[f"other-{now}-{number}"] = End("released", now - (MAX_ENDED - number) * TICK_MS)
         ends.ended_until = now + ENDED_MS
         self.write()
 
@@ -168,15 +183,21 @@ class Moment:
         self.model.pass_time(ms)
         self.write()
 
-    def gets_limit(self, user: str, limit: int, *, end_excess: bool = False) -> None:
-        self._trim(user, limit if end_excess else self.model.rules.max_limit, "limit_lowered", limit)
+    def gets_limit(self, user: str, limit: int, *, end_excess: bool = False, answered: bool = True) -> None:
+        keep = limit if end_excess else self.model.rules.max_limit
+        self._trim(user, keep, "limit_lowered", limit, answered=answered)
 
     def loses_record(self, user: str) -> None:
         self.model.users[user].limit = None
         self.write()
 
-    def is_cleared(self, user: str) -> None:
-        self._trim(user, 0, "terminated", None)
+    def is_cleared(self, user: str, *, answered: bool = True) -> None:
+        self._trim(user, 0, "terminated", None, answered=answered)
+
+    def is_tried_again(self) -> None:
+        """Repeat the operation whose answer was lost."""
+        if self.unanswered:
+            self._send_trim(self.unanswered)
 
     def store_is_lost(self) -> None:
         self.model.lose_everything()
@@ -207,6 +228,10 @@ class Moment:
             default = model.rules.limit_of_unknown
             limit = model.users[user].limit if model.users[user].limit is not None else default or None
             self._call(LIST, self._keys.all_of(user), [default], _read_list, (limit, rows))
+            # What comes late does nothing.
+            late: list[str | int] = [0, "terminated", 0, 0, "late", "@-1"]
+            self._call(TRIM, self._keys.all_of(user), late, tuple, ("late",))
+            self._call(DELETE, [self._keys.user(user)], ["@-1"], tuple, ("late",))
         for player in {(player.user, player.wish.device): player for player in self._players.values()}.values():
             wish = Wish(device=player.wish.device)
             foretell = partial(model.admit, player.user, Ref(), wish, player.process, dry_run=True)
@@ -264,9 +289,23 @@ class Moment:
         was_live = self.model.release(self._user(name), ref, reason, keep_live=keep_live)
         self._call(RELEASE, self._keys.all_of(self._user(name)), args, bool, was_live)
 
-    def _trim(self, user: str, keep: int, reason: str, limit: int | None) -> None:
-        args: list[str | int] = [keep, reason, self.model.rules.stale_below_ms, "" if limit is None else limit]
-        self._call(TRIM, self._keys.all_of(user), args, _read_trim, self.model.trim(user, keep, reason, limit))
+    def _trim(self, user: str, keep: int, reason: str, limit: int | None, *, answered: bool) -> None:
+        self.trims += 1
+        trim = Trim(user, keep, reason, limit, f"operation-{self.trims}")
+        if not answered:
+            self.unanswered = trim
+        self._send_trim(trim)
+
+    def _send_trim(self, trim: Trim) -> None:
+        user, keep, reason, limit, operation = trim
+        args: list[str | int] = [
+            keep,
+            reason,
+            self.model.rules.stale_below_ms,
+            "" if limit is None else limit,
+            operation,
+        ]
+        self._call(TRIM, self._keys.all_of(user), args, _read_trim, self.model.trim(*trim))
 
     def _user(self, name: str) -> str:
         return self._players[name].user
@@ -286,6 +325,8 @@ class Moment:
         model = self.model
         now = model.now
         started = [stream.started for user in model.users.values() for stream in user.seats.values()]
+        ended = [end for user in model.users.values() for end in user.ended.values()]
+        started += [end.stream.started for end in ended if end.stream and self._may_be_told(end)]
         order = sorted({*started, *(ref.minted for ref, _ in self.asked.values())})
         users = []
         for user in (model.users[user_id] for user_id in self._users):
@@ -300,9 +341,9 @@ class Moment:
                 )
                 for seat, stream in sorted(user.seats.items())
             ]
-            ends = [(ref, reason) for ref, (reason, _) in user.ended.items()]
-            ended = tuple(ends) if len(ends) > MAX_ENDED // 2 else frozenset(ends)
-            users.append((user.limit, tuple(seats), ended, _steps(user.ended_until - now) if ended else 0))
+            ends = [self._sameness_of_end(ref, end, order) for ref, end in user.ended.items()]
+            record = tuple(ends) if len(ends) > MAX_ENDED // 2 else frozenset(ends)
+            users.append((user.limit, tuple(seats), record, _steps(user.ended_until - now) if record else 0))
         asked = frozenset(
             (ref.name, wish.take_over, order.index(ref.minted), min((now - ref.minted) // STEP_MS, 5))
             for ref, wish in self.asked.values()
@@ -311,7 +352,19 @@ class Moment:
         known = frozenset((process, epoch == model.epoch) for process, epoch in model.known.items())
         recovery = max(0, _steps(model.recovering_until - now))
         since = min((now - model.since) // STEP_MS, 5) if model.epoch else None
-        return tuple(users), asked, held, known, since, recovery, model.lost
+        pending = self.unanswered and self.unanswered[:-1]
+        return tuple(users), asked, held, known, since, recovery, model.lost, pending
+
+    def _sameness_of_end(self, ref: str, end: End, order: list[int]) -> tuple[object, ...]:
+        if not end.stream or not self._may_be_told(end):
+            return ref, end.reason
+        by = end.by if "." in end.by else "the unanswered"
+        stale = end.stream.expires - end.at < self.model.rules.stale_below_ms
+        return ref, end.reason, by, end.seat, order.index(end.stream.started), end.stream.device, stale
+
+    def _may_be_told(self, end: End) -> bool:
+        """Whether a repetition may say again what it ended."""
+        return "." in end.by or (self.unanswered is not None and end.by == self.unanswered.operation)
 
 
 def rules(**options: Any) -> Rules:
@@ -355,11 +408,15 @@ def _read_admission(reply: list[Any]) -> Answer:
             return "refused", live, limit, [row[2] for row in rows]
         case ["admissible" | "recovering" as word, _, live, limit, *_]:
             return word, live, limit
+        case ["ended", reason, by, None]:
+            return "ended", reason, by
     return tuple(reply)
 
 
 def _read_resume(reply: list[Any]) -> Answer:
     match reply:
+        case ["ended", reason, by, None]:
+            return "ended", reason, by
         case ["live" | "provisional" as word, _, row]:
             return word, row[0]
     return tuple(reply)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tests.model import Model, Stream, User
+from tests.model import End, Model, Stream, User
 
 Hash = tuple[dict[str, str], int]
 """What a key holds: fields, in which `@MS` is a time from now, and the PTTL, 0 for none."""
@@ -40,6 +40,13 @@ def foretold(model: Model, user_ids: Sequence[str], sign: Callable[[str, str], s
             stream.expires - model.now, unit_ms
         )
 
+    def entry(end: End) -> str:
+        if end.stream is None:
+            return f"{end.reason} {time(end.at)}"
+        stream = end.stream
+        times = time(stream.expires), time(stream.started)
+        return "\t".join((end.reason, end.by, "", str(end.seat), *times, stream.device, "", "", time(end.at)))
+
     epoch = {}
     if model.epoch:
         until = time(max(model.recovering_until, model.now))
@@ -47,7 +54,7 @@ def foretold(model: Model, user_ids: Sequence[str], sign: Callable[[str, str], s
     hashes: list[Hash] = []
     for user_id in user_ids:
         user = model.users.get(user_id, User())
-        ended = {ref: f"{reason} {time(at)}" for ref, (reason, at) in user.ended.items()}
+        ended = {ref: entry(end) for ref, end in user.ended.items()}
         hashes += [
             ({} if user.limit is None else {"limit": str(user.limit)}, 0),
             (ended, _rounded(user.ended_until - model.now, unit_ms) if ended else 0),

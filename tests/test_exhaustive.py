@@ -97,6 +97,11 @@ def limits(*limits: int, end_excess: bool = False, user: str = "alice") -> Opera
 
 
 LOOKS: Final[Operations] = {"all look": Moment.all_look}
+UNANSWERED: Final[Operations] = {
+    "alice is cleared, unanswered": partial(Moment.is_cleared, user="alice", answered=False),
+    "alice is cut to 1, unanswered": partial(Moment.gets_limit, user="alice", limit=1, end_excess=True, answered=False),
+    "it is tried again": Moment.is_tried_again,
+}
 CLEARED: Final[Operations] = {"alice is cleared": partial(Moment.is_cleared, user="alice")}
 NO_RECORD: Final[Operations] = {"alice loses her record": partial(Moment.loses_record, user="alice")}
 TIME: Final[Operations] = {f"{steps * 100} s pass": partial(Moment.waits, ms=steps * STEP_MS) for steps in (2, 5)}
@@ -119,6 +124,17 @@ WORLDS: Final = {
         | CLEARED
         | LOOKS,
         ((), ("a asks", "tv asks"), ("k asks", "tv asks")),
+    ),
+    "lost answers": World(
+        3,
+        rules(limit=2, max_limit=3),
+        plays("a", "tv")
+        | does(Moment.asks, "b", "tv again", "thief", "pusher", "tv pusher", "k", "k again")
+        | UNANSWERED
+        | limits(1, 3)
+        | CLEARED
+        | LOOKS,
+        ((), ("a asks", "tv asks"), ("alice gets limit 3", "a asks", "tv asks", "b asks", "alice gets limit 1")),
     ),
     "lowered limits": World(
         3,

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final, TypeVar
@@ -48,14 +48,14 @@ from streamlimit import (
     stream_id,
 )
 from streamlimit.keys import Keys
-from streamlimit.scripts import ADMIT, Call
+from streamlimit.scripts import ADMIT, TRIM, Call
 from streamlimit.stream_id import Signer, StreamId
 from streamlimit.tracker import _request_hash
 from tests import stored
 from tests.conftest import SECRET
 from tests.figures import report
 from tests.helpers import single
-from tests.model import ENDED_MS, MAX_ENDED, Answer, Ref, Wish
+from tests.model import ENDED_MS, MAX_ENDED, Answer, End, Ref, Wish
 from tests.promises import PromisedModel
 from tests.servers import PATIENCE_SECONDS, RedisServer
 
@@ -177,6 +177,9 @@ class Story(RuleBasedStateMachine):
         """How much later it is for those who mint than for the store, whose content was made older by as much."""
         self.minted: list[str] = []
         self.calls: list[Call] = []
+        """Admissions and ends that were asked for."""
+        self.trims: list[tuple[Call, tuple[str, int, str, int | None, str]]] = []
+        """Ends, and what the model was told of each."""
         self.in_doubt = False
 
     @initialize(rules=rule_sets, calm=st.booleans())
@@ -290,7 +293,7 @@ class Story(RuleBasedStateMachine):
     def set_limit(self, *, user_id: str, process: str, limit: int, end_excess: bool) -> None:
         self.step()
         ended = self.run(self.trackers[process].set_user_limit(user_id, limit, end_excess=end_excess))
-        assert told(ended) == self.model.trim(user_id, limit if end_excess else SEATS, "limit_lowered", limit)
+        self.check_trim(ended, user_id, limit if end_excess else SEATS, "limit_lowered", limit)
 
     @rule(user_id=users, process=processes, streams_too=seldom)
     def clear(self, *, user_id: str, process: str, streams_too: bool) -> None:
@@ -300,7 +303,16 @@ class Story(RuleBasedStateMachine):
         user.limit = None
         if streams_too:
             ended = self.run(self.trackers[process].terminate_all(user_id))
-            assert told(ended) == self.model.trim(user_id, 0, "terminated")
+            self.check_trim(ended, user_id, 0, "terminated")
+
+    @precondition(lambda story: story.trims)
+    @rule(index=indexes, process=processes)
+    def an_end_is_tried_again(self, index: int, process: str) -> None:
+        """As if its first answer had been lost."""
+        self.step()
+        call, trim = self.trims[index % len(self.trims)]
+        reply = self.run(self.trackers[process]._store.run(replace(call)))
+        assert told(replies.trimmed(trim[0], reply)) == self.model.trim(*trim)
 
     # What befalls them.
 
@@ -414,6 +426,14 @@ class Story(RuleBasedStateMachine):
                 self.admitted.append(given)
             given.seat = seat
 
+    def check_trim(
+        self, ended: Sequence[EndedStream], user_id: str, keep: int, reason: str, limit: int | None = None
+    ) -> None:
+        call = self.calls[-1]
+        trim = user_id, keep, reason, limit, str(call.args[-1])
+        self.trims.append((call, trim))
+        assert told(ended) == self.model.trim(*trim)
+
     def check_heartbeat(self, one: Try, answer: object, foretold: Answer) -> None:
         assert said(answer) == foretold
         self.count(foretold)
@@ -437,8 +457,9 @@ class Story(RuleBasedStateMachine):
         run = tracker._store.run
 
         async def run_watched(call: Call, deadline: float | None = None) -> Any:
-            if call.script is ADMIT:
+            if call.script in (ADMIT, TRIM):
                 self.calls.append(call)
+            if call.script is ADMIT:
                 call.in_doubt = self.in_doubt  # as if a first try had got no answer
             return await run(call, deadline)
 
@@ -450,7 +471,7 @@ class Story(RuleBasedStateMachine):
         if names:
             self.run(self.operator.hset(key, mapping={name: f"released {now + n}" for n, name in enumerate(names)}))
             self.run(self.operator.pexpire(key, ENDED_MS))
-            user.ended |= {name: ("released", self.model.now + n) for n, name in enumerate(names)}
+            user.ended |= {name: End("released", self.model.now + n) for n, name in enumerate(names)}
             user.ended_until = self.model.now + ENDED_MS
             self.wait(MAX_ENDED)
 
@@ -513,8 +534,8 @@ def said(answer: object) -> Answer:  # noqa: PLR0911 - one for each kind of answ
             return "live", int(text.split(".")[0])
         case Stream(seat=seat, provisional=provisional):
             return "provisional" if provisional else "live", seat
-        case StreamEnded(reason):
-            return "ended", reason
+        case StreamEnded(reason, by):
+            return "ended", reason, by and by.stream_ref
         case UnknownStream():
             return ("unknown",)
     raise AssertionError(answer)

@@ -111,14 +111,14 @@ local function details(stream, by, by_name)
   return '\t' .. table.concat(words, '\t') .. '\t'
 end
 
--- What an admission, given by its REF, or an operation ended, in the order in which it did.
-local function ended_by(by)
+-- What an admission, given by its REF, or an operation ended since it began, in the order in which it did.
+local function ended_by(by, since)
   local form = '^(%S+)\t([^\t]*)\t[^\t]*\t(%d+)\t(%-?%d+)\t(%-?%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(%d+)$'
   local found, entries = {}, redis.call('HGETALL', KEYS[2])
   for i = 1, #entries, 2 do
     local reason, whom, seat, expires_at, started_at, device_id, device_name, content_id, at =
       string.match(entries[i + 1], form)
-    if whom and string.match(whom, '[^.]*$') == by then
+    if whom and string.match(whom, '[^.]*$') == by and tonumber(at) >= since then
       found[#found + 1] = {
         seat = tonumber(seat), pttl = expires_at - at, ref = entries[i], started_at = tonumber(started_at),
         device_id = device_id ~= '' and device_id, device_name = device_name ~= '' and device_name,
@@ -175,7 +175,7 @@ for _, stream in ipairs(live) do
     redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)
     stream.pttl = ttl
     local over = enforce == '' and #live > limit and 1 or 0
-    return {'admitted', now, #live, limit, row(stream), ended_by(stream.ref), stream.sig, over}
+    return {'admitted', now, #live, limit, row(stream), ended_by(stream.ref, stream.started_at), stream.sig, over}
   end
   if device_id ~= '' and stream.device_id == device_id then own = stream end
   if take_over ~= '' and stream.ref == take_over then named = stream end
