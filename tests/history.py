@@ -98,7 +98,7 @@ class Event:
 
     @property
     def ended(self) -> dict[str, str]:
-        """REF and reason of the streams that it says it ended."""
+        """REF and reason of the streams that it says it ended; a repeated admission says what the first one did."""
         return {ref_of(one["stream_ref"]): one["reason"] for one in self.answer.get("ended", [])}
 
     @property
@@ -219,6 +219,10 @@ class History:
         for event in self.events:
             if event.operation not in ("pttl", "recovery"):
                 self.calls[event.user].append(event)
+        self._of_key: dict[tuple[str, Any], list[Event]] = defaultdict(list)
+        for event in self.events:
+            if "key" in event.arguments:
+                self._of_key[event.user, event.arguments["key"]].append(event)
         self.streams: dict[str, Stream] = {}
         for event in self.events:
             if event.admitted in self.streams:
@@ -235,7 +239,8 @@ class History:
         """Say which of a user's calls bear on which of the same user's streams."""
         by_ref = {stream.ref: stream for stream in streams}
         for call in calls:
-            for ref in {call.admitted, *call.ended, *(call.live or [])} & by_ref.keys():
+            seen = {call.admitted, *(call.live or []), *(() if self.may_repeat(call) else call.ended)}
+            for ref in seen & by_ref.keys():
                 by_ref[ref].sightings.append(call)
             for ref in call.ended.keys() & by_ref.keys():
                 by_ref[ref].over = min(by_ref[ref].over, call.answered)
@@ -273,6 +278,11 @@ class History:
     def in_recovery(self, event: Event) -> bool:
         """Whether it may have taken effect while the store recovered."""
         return any(one.sent <= event.answered and event.sent <= one.answered for one in self.recoveries)
+
+    def may_repeat(self, call: Event) -> bool:
+        """Whether another admission of the same key may have ended what this one says it ended."""
+        others = self._of_key.get((call.user, call.arguments.get("key")), [])
+        return any(one is not call and one.sent <= call.answered for one in others)
 
     def latest(self, event: Event) -> float:
         """After this moment it has no effect any more."""
@@ -498,6 +508,8 @@ def ended_needlessly(history: History) -> Iterator[Violation]:
     """
     for calls in history.calls.values():
         for call in calls:
+            if history.may_repeat(call):
+                continue
             for stream in (history.streams[ref] for ref in call.ended.keys() & history.streams.keys()):
                 if call.ended[stream.ref] not in call.may_have_ended(stream):
                     text = f"{stream.ref} is {call.ended[stream.ref]}, which nobody asked for"
@@ -541,7 +553,8 @@ def not_idempotent(history: History) -> Iterator[Violation]:
     """Promise 4: the same admission gives the same stream, a release may be repeated, nothing that ended comes back.
 
     One stream is given again only for the key that it was given for. It is not live for a call sent after somebody was
-    told that it has ended, or after its last lease ran out. No two calls ended it.
+    told that it has ended, or after its last lease ran out. No two calls ended it, unless one is the repetition of the
+    other.
     """
     for stream in history.streams.values():
         first, *again = stream.admissions
@@ -553,7 +566,7 @@ def not_idempotent(history: History) -> Iterator[Violation]:
             if one.sent > until and not history.in_recovery(one):
                 yield Violation(4, f"{stream.ref} is live after its end", (*stream.leases, *stream.ends, one))
         enders = [end for end in stream.ends if stream.ref in end.ended]
-        if len(enders) > 1:
+        if len({end.admitted or end for end in enders}) > 1:
             yield Violation(4, f"{stream.ref} is ended twice", tuple(enders))
     for event in history.events:
         if event.operation == "release" and not event.unknown and event.status != 204:

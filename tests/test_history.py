@@ -129,6 +129,13 @@ KEPT = {
     "even at once": [admission("a", 0, key="k", took=50), admission("a", 10, key="k")],
     "and after its end another one": [admission("a", 0, key="k"), release("a", 50), admission("b", 100, key="k")],
     "a lost admission is found by its key": [lost("admit", 0, arguments={"key": "k"}), admission("a", 100, key="k")],
+    "and says again what it ended": [
+        *three(), *(admission("d", at, key="k", on_limit="evict", ended={"a": "evicted"}) for at in (100, 2_900)),
+    ],
+    "or for the first time": [
+        *three(), lost("admit", 100, arguments={"key": "k", "on_limit": "evict"}), beat("a", 200, "evicted"),
+        beat("b", 2_500), beat("c", 2_500), admission("d", 4_000, key="k", on_limit="evict", ended={"a": "evicted"}),
+    ],
     "a device replaces its stream": [
         admission("a", 0, device_id="tv"), admission("b", 50, device_id="tv", ended={"a": "replaced"}),
         beat("a", 100, "replaced"),
@@ -297,6 +304,7 @@ class Perfect:
     limits: dict[str, int] = field(default_factory=dict)
     live: dict[str, list[Live]] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
+    ended_by: dict[str, list[Any]] = field(default_factory=dict)
     born: int = 0
 
     def handle(self, now: float, user: str, operation: Operation, ref: str, asked: dict[str, Any]) -> tuple[int, Any]:
@@ -328,6 +336,7 @@ class Perfect:
         ended: list[Any] = []
         if found := [one for one in live if key and one.key == key]:
             found[0].expires = now + TTL
+            ended = self.ended_by[found[0].ref]
         else:
             named = [one for one in live if one.ref == ref_of(asked.get("take_over", "0.0"))]
             freed, reason = [one for one in live if device and one.device == device], "replaced"
@@ -341,6 +350,7 @@ class Perfect:
             self.born += 1
             found = [Live(f"r{self.born}", now + TTL, device, key)]
             live += found
+            self.ended_by[found[0].ref] = ended
         return 201, told(found[0].ref, device_id=found[0].device, limit=limit, ended=ended)
 
     def _end(self, live: list[Live], victims: list[Live], reason: str) -> list[Any]:
