@@ -1,6 +1,7 @@
 """The contract of admission, rule by rule, on every store."""
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -169,6 +170,60 @@ async def test_the_same_idempotency_key_gives_the_same_stream(tracker: StreamTra
 
     assert again.lease.stream_id == first.lease.stream_id
     assert (again.live, again.ended, again.stream.device_id) == (1, (), "tv-1")
+
+
+async def test_a_repeated_admission_says_again_what_it_ended(tracker: StreamTracker, redis: Redis) -> None:
+    for number in range(3):
+        await admitted(tracker, device_id=f"tv-{number}", device_name=f"TV {number} 📺", content_id="match 1")
+    await redis.pexpire("stream:{alice}:3", RULES.stale_below_ms - 100)  # evicted first
+    wish: dict[str, Any] = {"device_id": "tv-1", "on_limit": "evict", "limit": 1, "idempotency_key": "k"}
+    first = await admitted(tracker, **wish)
+    await admitted(tracker, limit=10)
+
+    again = await admitted(tracker, **wish)
+
+    assert [one.stream.seat for one in first.ended] == [2, 3, 1]
+    assert [one.reason for one in first.ended] == ["replaced", "evicted", "evicted"]
+    assert again.ended == first.ended
+
+
+async def test_a_repeated_admission_does_not_list_what_others_ended(tracker: StreamTracker) -> None:
+    other = await admitted(tracker)
+    await admitted(tracker, take_over=other.stream.stream_ref)
+    await admitted(tracker, idempotency_key="k")
+    await tracker.release("alice", (await admitted(tracker)).lease.stream_id)
+
+    assert (await admitted(tracker, idempotency_key="k")).ended == ()
+
+
+async def test_an_end_that_a_version_before_recorded_is_not_listed(tracker: StreamTracker, redis: Redis) -> None:
+    other = await admitted(tracker)
+    await admitted(tracker, take_over=other.stream.stream_ref, idempotency_key="k")
+    await redis.hset("ended:{alice}", other.stream.ref, "taken_over 1795478462516")
+
+    assert (await admitted(tracker, idempotency_key="k")).ended == ()
+    assert await tracker.heartbeat("alice", other.lease.stream_id) == StreamEnded("taken_over")
+
+
+async def test_a_version_before_finds_the_reason_first_and_the_time_last(tracker: StreamTracker, redis: Redis) -> None:
+    other = await admitted(tracker, device_name="TV 1", content_id="match 1")
+    await admitted(tracker, take_over=other.stream.stream_ref, device_name="Phone 2")
+
+    (entry,) = map(str, await redis.hvals("ended:{alice}"))
+
+    assert re.findall(r"^\S+", entry) == ["taken_over"]
+    assert re.findall(r"\d+$", entry) == [entry.split("\t")[-1]]
+
+
+async def test_what_is_written_by_hand_does_not_garble_what_is_remembered(tracker: StreamTracker, redis: Redis) -> None:
+    await admitted(tracker)
+    await redis.hset("stream:{alice}:1", mapping={"device_name": "a\tb\n", "content_id": "\t" * 9})
+    wish: dict[str, Any] = {"on_limit": "evict", "limit": 1, "idempotency_key": "k"}
+    await admitted(tracker, **wish)
+
+    (ended,) = (await admitted(tracker, **wish)).ended
+
+    assert (ended.stream.device_name, ended.stream.content_id) == ("a b ", " " * 9)
 
 
 async def test_a_repeated_admission_lives_a_whole_ttl_from_then(tracker: StreamTracker, redis: Redis) -> None:
@@ -439,6 +494,17 @@ async def test_shadow_mode_admits_beyond_the_limit_and_says_so(make_tracker: Tra
 
     assert [answer.over_limit for answer in answers] == [False, False, False, True, True]
     assert tracker.shadow_admissions == 2
+
+
+@pytest.mark.parametrize("live", [0, 3])
+async def test_shadow_mode_says_so_again(make_tracker: TrackerFactory, live: int) -> None:
+    tracker = await make_tracker(dataclasses.replace(RULES, enforce=False))
+    for _ in range(live):
+        await admitted(tracker)
+
+    first = await admitted(tracker, idempotency_key="k")
+
+    assert (await admitted(tracker, idempotency_key="k")).over_limit == first.over_limit == bool(live)
 
 
 async def test_shadow_mode_refuses_when_no_seat_is_free(make_tracker: TrackerFactory) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream
+from streamlimit import InvalidInput, Lease, Reason, Rules, Stream, StreamEnded, StreamTracker, UnknownStream, replies
+from streamlimit.keys import Keys
 from streamlimit.node import Claim
 from streamlimit.results import Undecided
+from streamlimit.scripts import DELETE, TRIM, Script
 from streamlimit.store import Store
 from streamlimit.stream_id import Signer, StreamId, mint_ref, parse_stream_id
 from tests.conftest import RULES, SECRET, TrackerFactory
@@ -588,6 +590,43 @@ async def test_a_lowered_limit_ends_the_excess_where_asked_to(tracker: StreamTra
     assert await tracker.heartbeat("alice", streams[0].lease.stream_id) == StreamEnded("limit_lowered")
     assert await refs(tracker) == [streams[1].stream.ref]
     assert await tracker.user_limit("alice") == 1
+
+
+async def test_an_end_of_all_that_is_tried_again_says_the_same_and_ends_no_more(tracker: StreamTracker) -> None:
+    for number in range(3):
+        await admitted(tracker, device_id=f"tv-{number}", device_name="TV", content_id="match 1")
+    call = tracker._calls.trim("alice", 0, "terminated")
+    first = replies.trimmed("alice", await tracker._store.run(call))
+    since = await admitted(tracker)
+
+    assert replies.trimmed("alice", await tracker._store.run(call)) == first
+    assert len(first) == 3
+    assert await refs(tracker) == [since.stream.ref]
+
+
+async def test_a_limit_that_ended_streams_and_is_set_again_leaves_the_one_set_since(tracker: StreamTracker) -> None:
+    for _ in range(2):
+        await admitted(tracker)
+    call = tracker._calls.trim("alice", 1, "limit_lowered", "1")
+    await tracker._store.run(call)
+    await tracker.set_user_limit("alice", 5)
+    await tracker._store.run(call)
+
+    assert await tracker.user_limit("alice") == 5
+
+
+@pytest.mark.parametrize("script", [TRIM, DELETE], ids=lambda script: script.name)
+async def test_what_comes_late_changes_nothing(tracker: StreamTracker, redis: Redis, script: Script) -> None:
+    stream = await admitted(tracker)
+    await tracker.set_user_limit("alice", 5)
+    keys = [epoch_of(redis) if key.startswith("epoch:") else key for key in Keys().all_of("alice")]
+    args: list[str | int] = [0, "terminated", 0, 1, "operation"] if script is TRIM else []
+
+    reply = await redis.eval(script.source, len(keys), *keys, *args, str(time.time_ns() // 1_000_000 - 60_000))
+
+    assert reply == ["late"]
+    assert await refs(tracker) == [stream.stream.ref]
+    assert await tracker.user_limit("alice") == 5
 
 
 @pytest.mark.parametrize("user_id", ["", "a{b}", "a b", "a*", "ä", "a\n", "..", ".", "x" * 129, "a/b", "\ufffd"])
