@@ -20,7 +20,7 @@ from tests.figures import report  # noqa: E402 - the tests are no installed pack
 from tests.mutants import MUTANTS, Mutant  # noqa: E402 - the same
 
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__", ".*_cache", ".hypothesis", "node_modules")
-LIKELY = ("admit", "heartbeat", "app", "recovery", "stream_id", "store")
+LIKELY = ("admit", "heartbeat", "app", "recovery", "stream_id", "store", "late_attempts")
 """Tests that notice most; they run first, and so does the one of the damaged module."""
 ON_ONE_SERVER = "not sentinel and not cluster"
 """Which of them run first, since the servers of the others take a while to start."""

@@ -89,8 +89,8 @@ MUTANTS: Final = (
     Mutant(
         "a repeated admission is told the old end",
         ADMIT,
-        "    stream.pttl = ttl\n    return {'admitted'",
-        "    return {'admitted'",
+        "    stream.pttl = ttl\n    local over",
+        "    local over",
     ),
     Mutant("a heartbeat does not refresh", HEARTBEAT, "redis.call('PEXPIRE', key, ttl)", ""),
     Mutant(
@@ -158,15 +158,50 @@ MUTANTS: Final = (
     Mutant(
         "an ended admission comes back",
         ADMIT,
-        "if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end",
+        "if ended then return why_ended(ended) end",
         "",
     ),
+    Mutant("a repetition forgets what the first ended", ADMIT, "ended_by(stream.ref, stream.started_at)", "{}"),
+    Mutant(
+        "a repetition tells of an older admission",
+        ADMIT,
+        "ended_by(stream.ref, stream.started_at)",
+        "ended_by(stream.ref, 0)",
+    ),
+    Mutant("a repetition tells what others ended", ALL_LUA, "string.match(whom, '[^.]*$') == by and", ""),
+    Mutant(
+        "a repetition tells it in another order",
+        ALL_LUA,
+        "return b.reason == 'evicted' end",
+        "return a.reason == 'evicted' end",
+    ),
+    Mutant("a repetition tells another end", ALL_LUA, "stream.pttl = stream.pttl - stream.age", ""),
+    Mutant(
+        "a repetition is not over the limit",
+        ADMIT,
+        "local over = enforce == '' and #live > limit and 1 or 0",
+        "local over = 0",
+    ),
+    Mutant(
+        "a repetition is over a lowered limit",
+        ADMIT,
+        "local over = enforce == '' and #live > limit",
+        "local over = #live > limit",
+    ),
+    Mutant("an end is repeated as another one", TRIM, "if done[1] then return {now, done} end", ""),
+    Mutant(
+        "every end is the same operation",
+        CALLS,
+        "operation = token_urlsafe(_OPERATION_BYTES)",
+        'operation = "operation"',
+    ),
+    Mutant("a lost deletion was none", TRACKER, " or call.in_doubt", ""),
     # What ended stays ended.
     Mutant(
         "nothing is remembered of ended streams",
         ALL_LUA,
-        "local function record_ended(ref, reason)",
-        "local function record_ended(ref, reason)\n  if true then return end",
+        "local function record_ended(ref, reason, details)",
+        "local function record_ended(ref, reason, details)\n  if true then return end",
     ),
     Mutant(
         "a released stream is not remembered", RELEASE, "    record_ended(ref, reason)\n    return 1", "    return 1"
@@ -194,10 +229,19 @@ MUTANTS: Final = (
     Mutant(
         "a released stream resumes",
         RESUME,
-        "if ended then return {'ended', string.match(ended, '^%S+') or 'expired'} end",
+        "if ended then return why_ended(ended) end",
         "",
     ),
-    Mutant("the reason is lost", RESUME, "string.match(ended, '^%S+') or 'expired'", "'expired'"),
+    Mutant("the reason is lost", RESUME, "string.match(entry, '^%S+') or 'expired'", "'expired'"),
+    Mutant("nobody is told by whom", RESUME, "by or false, by and by_name", "false, by and by_name"),
+    Mutant("nobody is told whose device it was", RESUME, "by and by_name ~= '' and by_name or false", "false"),
+    Mutant("an operation is taken for a stream", ALL_LUA, "'^%S+\\t(%d+%.[^\\t]+)", "'^%S+\\t([^\\t]+)"),
+    Mutant(
+        "a name written by hand breaks a line apart",
+        ALL_LUA,
+        "string.gsub(words[i] or '', '%c', ' ')",
+        "words[i] or ''",
+    ),
     Mutant(
         "a stream that was told expired may come back",
         RESUME,
@@ -307,7 +351,7 @@ MUTANTS: Final = (
     Mutant(
         "streams that were terminated are not remembered",
         TRIM,
-        "if live[i].ref then record_ended(live[i].ref, reason) end",
+        "if live[i].ref then record_ended(live[i].ref, reason, details(live[i], operation)) end",
         "",
     ),
     Mutant(
@@ -351,6 +395,11 @@ MUTANTS: Final = (
     Mutant("an admission decides though it is late", ADMIT, " or late) then", ") then"),
     Mutant("a resuming decides though it is late", RESUME, " or late) then", ") then"),
     Mutant("nothing is ever late", STORE, "*args, valid_until]", "*args, '']"),
+    Mutant("an end comes though it is late", TRIM, "then return {'late'} end", "then end"),
+    Mutant("a deletion comes though it is late", "lua/delete.lua", "then return {'late'} end", "then end"),
+    Mutant("an attempt outlives its time-out", STORE, "min(given_up_at, deadline)", "deadline"),
+    Mutant("attempts overtake each other", STORE, "if call.in_turn and call.pending_until > clock():", "if False:"),
+    Mutant("what was late is not repeated", STORE, '(["epoch"], ["late"])', '(["epoch"],)'),
     Mutant("an admission waits for a recovery in the far future", ADMIT, " or recovering_until > now + ttl", ""),
     Mutant("a recovery in the far future stays", EPOCH, "recovering_until = math.min(recovering_until, now + ttl)", ""),
     Mutant("a first start opens recovery", EPOCH, "if known ~= '' and known ~= id then", "if known ~= id then"),

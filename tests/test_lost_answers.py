@@ -117,6 +117,62 @@ async def test_an_admission_that_arrives_late_takes_no_further_seat(
         await crowd(delay, product(sizes, CLIENTS, 5 * STEP), measured)
 
 
+CHANGES: Final[dict[str, Client]] = {
+    "end all": {"end_all": True},
+    "set": {"limit": 1},
+    "set and end": {"limit": 1, "end_excess": True},
+    "delete": {},
+}
+
+
+async def change(
+    tracker: StreamTracker, user_id: str, *, end_all: bool = False, limit: int | None = None, end_excess: bool = False
+) -> object:
+    if end_all:
+        return await tracker.terminate_all(user_id)
+    if limit is None:
+        return await tracker.delete_user(user_id)
+    return await tracker.set_user_limit(user_id, limit, end_excess=end_excess)
+
+
+@pytest.mark.parametrize("by_more_than_the_budget", [False, True])
+@pytest.mark.parametrize("kind", ["hold", "lag"])
+async def test_an_end_or_a_limit_that_arrives_late_undoes_nothing_that_was_acknowledged_since(
+    server: RedisServer, operator: Redis, kind: Kind, *, by_more_than_the_budget: bool
+) -> None:
+    async with Proxy(server.port) as proxy, StreamTracker.from_url(proxy.url, [SECRET], LONG_RULES) as tracker:
+        for options in CHANGES.values():
+            proxy.arm(None)
+            await change(tracker, "x", **options)  # loads the script
+        proxy.arm(None)
+        await change(tracker, "set-and-end-request-100", limit=1, end_excess=True)
+        sizes: dict[Direction, int] = {direction: proxy.passed[direction] for direction in get_args(Direction)}
+
+    async def delay(user_id: str, direction: Direction, at: int, options: Client) -> None:
+        user_id = user_id.replace(" ", "-")
+        await operator.hset(f"user:{{{user_id}}}", "limit", "2")
+        async with (
+            Proxy(server.port) as proxy,
+            StreamTracker.from_url(proxy.url, [SECRET], LONG_RULES) as tracker,
+        ):
+            await tracker.admit(user_id)
+            proxy.arm(Fault(kind, direction, at))
+            await measured.call(change(tracker, user_id, **options))
+            await tracker.set_user_limit(user_id, 4)
+            since = await measured.call(tracker.admit(user_id))
+            assert isinstance(since, Admission)
+            if by_more_than_the_budget:
+                await asyncio.sleep(1.5)  # the time is what is tested
+            proxy.let_go()
+            await proxy.delivered()
+            assert isinstance(await tracker.heartbeat(user_id, since.lease.stream_id), Lease)
+        assert await operator.hgetall(f"user:{{{user_id}}}") == {"limit": "4"}
+
+    lateness = "by more than the budget" if by_more_than_the_budget else "by less"
+    with figures(f"ends and limits between app and store, {kind}, late {lateness}") as measured:
+        await crowd(delay, product(sizes, CHANGES, 3 * STEP), measured)
+
+
 async def test_a_first_meeting_that_is_cut_leads_to_one_seat(server: RedisServer, operator: Redis) -> None:
     """From the connecting on, and with the scripts not loaded yet."""
 
