@@ -169,7 +169,7 @@ def overloaded(tracker: StreamTracker, slot: int) -> Iterator[None]:
     on = tracker._store._topology.node(slot)
     go_on = asyncio.Event()
 
-    def hold(lane: Lane[node.Command] | Lane[node.Claim]) -> None:
+    def hold(lane: Lane[node.MakeCommand] | Lane[node.Claim]) -> None:
         patches.setattr(lane, "_send", lambda _: go_on.wait())
         patches.setattr(lane, "_max_in_flight", 0)
 

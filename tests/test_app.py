@@ -282,6 +282,16 @@ async def test_an_ended_stream_is_gone_with_the_reason(
         assert (gone["reason"], gone["by"]) == (reason, None)
 
 
+async def test_the_same_idempotency_key_says_again_what_the_admission_ended(http: httpx2.AsyncClient) -> None:
+    for number in range(3):
+        await started(http, device_id=f"tv-{number}", device_name=f"TV {number}", content_id="match-1")
+
+    first = await started(http, key="k", on_limit="evict", limit=2)
+
+    assert [one["device_name"] for one in first["ended"]] == ["TV 0", "TV 1"]
+    assert (await started(http, key="k"))["ended"] == first["ended"]
+
+
 async def test_who_was_stopped_by_another_stream_is_told_by_whom(http: httpx2.AsyncClient) -> None:
     stream = await started(http)
     wish = {"take_over": stream["stream_ref"], "device_name": "Kids' tablet"}
