@@ -59,7 +59,7 @@ local function oldest_ended()
   local oldest, oldest_at
   local entries = redis.call('HGETALL', KEYS[2])
   for i = 1, #entries, 2 do
-    local at = tonumber(string.match(entries[i + 1], '%d+$')) or 0
+    local at = tonumber(string.match(string.sub(entries[i + 1], -16), '%d+$')) or 0  -- the end alone: lines may be long
     if not oldest_at or at < oldest_at then oldest, oldest_at = entries[i], at end
   end
   return oldest, oldest_at
