@@ -273,6 +273,18 @@ async def test_a_late_run_with_the_same_ref_takes_no_second_seat(tracker: Stream
     assert await refs(tracker) == ["R1"]
 
 
+async def test_a_run_does_not_list_what_an_admission_with_its_ref_ended_that_has_expired_since(redis: Redis) -> None:
+    await run_admit(redis, "R0")
+    await run_admit(redis, "R1", take_over="R0")
+    entry = str(await redis.hget("ended:{alice}", "R0"))
+    await redis.hset("ended:{alice}", "R0", f"{entry[:-13]}{int(entry[-13:]) - 1_000}")
+    await redis.delete("stream:{alice}:1")
+
+    first, again = await run_admit(redis, "R1"), await run_admit(redis, "R1")
+
+    assert first[5] == again[5] == []
+
+
 async def test_a_late_run_does_not_bring_an_ended_stream_back(tracker: StreamTracker, redis: Redis) -> None:
     await run_admit(redis, "R1")
     await tracker.terminate_all("alice")
