@@ -244,6 +244,14 @@ async def test_at_the_limit_a_repeated_admission_is_not_refused(tracker: StreamT
     assert (await admitted(tracker, idempotency_key="k")).stream.ref == first.stream.ref
 
 
+async def test_above_a_lowered_limit_a_repeated_admission_is_not_let_in_beyond_it(tracker: StreamTracker) -> None:
+    await admitted(tracker, idempotency_key="k")
+    await admitted(tracker)
+    await tracker.set_user_limit("alice", 1)
+
+    assert (await admitted(tracker, idempotency_key="k")).over_limit is False
+
+
 async def test_an_idempotency_key_of_an_ended_stream_starts_a_new_one(tracker: StreamTracker) -> None:
     first = await admitted(tracker, idempotency_key="k")
     await tracker.release("alice", first.lease.stream_id)
