@@ -137,6 +137,14 @@ async def test_what_was_given_up_changes_nothing_afterwards(
         assert await refs(other) == streams
 
 
+async def test_a_server_whose_clock_was_set_forward_is_met_again(tracker: StreamTracker) -> None:
+    tracker._store._topology.node(0).clock_ahead_ms -= 60_000
+
+    await tracker.set_user_limit("alice", 5)
+
+    assert await tracker.user_limit("alice") == 5
+
+
 # What an attempt did whose answer was lost is told by the next one.
 
 
