@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streamlimit.errors import InvalidInput, StoreOverloaded, StoreUnavailable, StreamlimitError
+    from streamlimit.errors import DamagedKey, InvalidInput, StoreOverloaded, StoreUnavailable, StreamlimitError
     from streamlimit.results import (
         Admission,
         Check,
@@ -31,6 +31,7 @@ __version__ = version("streamlimit")
 __all__ = [
     "Admission",
     "Check",
+    "DamagedKey",
     "EndedBy",
     "EndedStream",
     "Health",

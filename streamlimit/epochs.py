@@ -132,10 +132,12 @@ class Epochs:
                     continue
                 if reply is None:
                     continue
-                epoch, now, recovering_until = reply
+                epoch, now, recovering_until, *was_damaged = reply
+                if was_damaged:
+                    _logger.error("%s was no hash, overwritten by hand: it is made anew", self._keys[slot])
                 is_another = epoch != self._known[slot] != ""
                 left_ms = max(0, recovering_until - now)
-                if left_ms and (outage or is_another):
+                if left_ms and (outage or is_another or was_damaged):
                     causes["was out of reach for long" if outage else "lost its data"] = left_ms
                 recovering_ms = max(recovering_ms, left_ms)
                 if is_another:

@@ -174,6 +174,7 @@ PROBLEMS: Final[Mapping[ProblemType, Problem]] = {
         problems.recovering(results.Recovering(live=1, limit=3, retry_after_ms=61_500)),
         problems.draining(),
         problems.store_unavailable(),
+        problems.damaged_key(),
         problems.internal_error(),
     )
 }

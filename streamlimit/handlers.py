@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from streamlimit import metrics, problems, results, wire
 from streamlimit.callers import Caller, Role
-from streamlimit.errors import InvalidInput, StoreOverloaded, StoreUnavailable
+from streamlimit.errors import DamagedKey, InvalidInput, StoreOverloaded, StoreUnavailable
 from streamlimit.fields import check_idempotency_key
 from streamlimit.metrics import Admissions, Metrics, StoreErrors
 from streamlimit.ports import is_operators
@@ -219,7 +219,12 @@ async def get_metrics(request: Request, tracker: StreamTracker) -> Response:  # 
 
 def kind_of(error: StoreUnavailable) -> StoreErrors:
     """What a failure of the store is counted as."""
-    return "overloaded" if isinstance(error, StoreOverloaded) else "unavailable"
+    match error:
+        case StoreOverloaded():
+            return "overloaded"
+        case DamagedKey():
+            return "damaged"
+    return "unavailable"
 
 
 def _metrics(request: Request) -> Metrics:
@@ -289,11 +294,7 @@ def ended_problem(answer: results.StreamEnded | results.UnknownStream) -> Proble
 
 
 def _beat_problem(beat: results.StreamEnded | results.UnknownStream | InvalidInput | StoreUnavailable) -> Problem:
-    if isinstance(beat, InvalidInput):
-        return problems.invalid_input(beat)
-    if isinstance(beat, StoreUnavailable):
-        return problems.store_unavailable()
-    return ended_problem(beat)
+    return problems.of(beat) if isinstance(beat, Exception) else ended_problem(beat)
 
 
 def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -17,7 +17,7 @@ Admissions = Literal[
     "admitted", "over_limit", "provisional", "limit_reached", "unknown_user", "recovering", "ended", "too_many"
 ]
 Heartbeats = Literal["live", "ended", "unknown", "invalid", "unavailable"]
-StoreErrors = Literal["unavailable", "overloaded"]
+StoreErrors = Literal["unavailable", "overloaded", "damaged"]
 Fetches = Literal["fetched", "failed"]
 Refusals = Literal["missing", "invalid", "expired", "repeated", "forbidden", "keys_unavailable"]
 

@@ -223,6 +223,8 @@ def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
     kinds = [*operation.problems, problems.BODY_TOO_LARGE, problems.INTERNAL_ERROR]
     if operation.path not in ("/livez", "/metrics"):
         kinds.append(problems.STORE_UNAVAILABLE)
+    if "{user_id}" in operation.path:
+        kinds.append(problems.DAMAGED_KEY)
     if operation.roles:
         kinds += [*_CHALLENGES, problems.TOO_MANY_REQUESTS, problems.KEYS_UNAVAILABLE]
     if operation.parameters or operation.body:

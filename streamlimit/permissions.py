@@ -15,14 +15,14 @@ from streamlimit.scripts import LIST
 from streamlimit.targets import Target
 
 NEEDED: Final = {
-    "stream": ("EXISTS", "PTTL", "HMGET", "HSET", "PEXPIRE", "DEL"),
-    "user": ("HGET", "HSET", "DEL"),
-    "ended": ("HGET", "HGETALL", "HEXISTS", "HLEN", "HSET", "HDEL", "PEXPIRE"),
-    "epoch": ("PERSIST", "HMGET", "HSET"),
-    "admissions": ("INCRBY", "PTTL", "PEXPIRE"),
+    "stream": ("EXISTS", "PTTL", "HMGET", "HLEN", "HSET", "PEXPIRE", "DEL"),
+    "user": ("HGET", "HLEN", "HSET", "DEL"),
+    "ended": ("HGET", "HGETALL", "HEXISTS", "HLEN", "HSET", "HDEL", "PEXPIRE", "DEL"),
+    "epoch": ("PERSIST", "HMGET", "HSET", "DEL"),
+    "admissions": ("INCRBY", "PTTL", "PEXPIRE", "DEL"),
 }
 """The commands of the scripts and of `Store`, by the kind of key. Beside them: TIME, and to run the scripts at all
-EVALSHA and SCRIPT LOAD."""
+EVALSHA and SCRIPT LOAD; and TYPE, without which the log names a damaged key, but not its type."""
 
 _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "HMGET": ("id",),

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from streamlimit import results, wire
 from streamlimit.callers import KeysUnavailable, NotAuthenticated, TooManyFailures
-from streamlimit.errors import InvalidInput, StoreUnavailable
+from streamlimit.errors import DamagedKey, InvalidInput, StoreUnavailable
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 MEDIA_TYPE: Final = "application/problem+json"
@@ -98,6 +98,7 @@ RECOVERING = ProblemType(
 TOO_MANY_CONNECTIONS = ProblemType("too-many-connections", 503, "The service holds as many connections as it may")
 DRAINING = ProblemType("draining", 503, "This process is about to stop")
 STORE_UNAVAILABLE = ProblemType("store-unavailable", 503, "The store cannot be reached")
+DAMAGED_KEY = ProblemType("damaged-key", 503, "A key of this user in the store was overwritten by hand")
 KEYS_UNAVAILABLE = ProblemType("keys-unavailable", 503, "Whether the token is right cannot be told now")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "Something went wrong here")
 
@@ -263,6 +264,12 @@ def store_unavailable() -> Problem:
     )
 
 
+def damaged_key() -> Problem:
+    """Somebody overwrote a key of the user by hand; the log names it."""
+    detail = "A stream that is playing should go on. To repair it, DELETE all streams of the user, or PUT the user."
+    return Problem(DAMAGED_KEY, detail, headers=retry_after(30_000))
+
+
 def too_many_connections() -> Problem:
     """Not now, whatever was to be asked."""
     detail = "Try again after the time in Retry-After. A stream that is playing should go on."
@@ -304,6 +311,8 @@ def of(error: Exception) -> Problem:  # noqa: PLR0911 - one for each kind of err
             return keys_unavailable()
         case InvalidInput():
             return invalid_input(error)
+        case DamagedKey():
+            return damaged_key()
         case StoreUnavailable():
             return store_unavailable()
         case HTTPException(status_code=status) if status in _HTTP_PROBLEMS:

@@ -18,7 +18,7 @@ from streamlimit.results import (
     UnknownUser,
     UserStreams,
 )
-from streamlimit.stream_id import StreamId, parse_stream_ref
+from streamlimit.stream_id import StreamId, parse_stream_ref, ref_of_seat
 
 
 def admission(
@@ -110,8 +110,7 @@ def _stream(user_id: str, now: int, row: list[Any], *, provisional: bool = False
     return Stream(
         user_id=user_id,
         seat=seat,
-        # A key made by hand may have none.
-        ref=ref or "",
+        ref=ref_of_seat(ref, seat),
         started_at_ms=started_at,
         expires_at_ms=now + max(pttl, 0),
         device_id=device_id or None,

@@ -232,7 +232,7 @@ OPERATIONS: Final = (
         body=wire.HeartbeatsRequest,
         max_body_bytes=MAX_BATCH_BYTES,
         answers={200: wire.HeartbeatResults},
-        item_problems=(*_STREAM_PROBLEMS, problems.INVALID_REQUEST, problems.STORE_UNAVAILABLE),
+        item_problems=(*_STREAM_PROBLEMS, problems.INVALID_REQUEST, problems.STORE_UNAVAILABLE, problems.DAMAGED_KEY),
     ),
     *(
         Operation(

@@ -117,11 +117,17 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)  # from here on uvicorn listens to Ctrl-C
 
     secrets = settings.secrets or [load_or_make_secret(settings.data_dir)]
+    audit = Audit(settings.log_user_ids, secrets[0])
 
     def make_tracker() -> StreamTracker:
         _stop_with_parent()
         return StreamTracker.from_url(
-            settings.store_url, secrets, settings.rules, settings.key_prefix, budget_seconds=settings.budget_seconds
+            settings.store_url,
+            secrets,
+            settings.rules,
+            settings.key_prefix,
+            budget_seconds=settings.budget_seconds,
+            name_user=audit.name,
         )
 
     # What was imported stays, and need not be looked at.
@@ -133,7 +139,7 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
         counters=counters,
         operator_port=operator_port,
         origins=settings.origins,
-        audit=Audit(settings.log_user_ids, secrets[0]),
+        audit=audit,
         any_host=settings.insecure,
     )
     app.state.max_connections = settings.max_connections

@@ -13,9 +13,10 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisError
 
 from streamlimit.attempts import Attempts
+from streamlimit.damage import Damages, is_damage
 from streamlimit.debts import Debts
 from streamlimit.epochs import Epochs
-from streamlimit.errors import StoreOverloaded, StoreUnavailable
+from streamlimit.errors import DamagedKey, StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
 from streamlimit.lane import Lane
@@ -54,6 +55,7 @@ class Store:
         outage_ms: After an outage longer than this, streams may have expired through no fault of their players, and the
             store opens recovery.
         budget_seconds: After this time every operation has answered or failed.
+        name_user: What the log calls a user.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Store:
         ttl_ms: int,
         outage_ms: int,
         budget_seconds: float,
+        name_user: Callable[[str], str],
     ) -> None:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
@@ -75,6 +78,7 @@ class Store:
         )
         self._ttl_ms = ttl_ms
         self._debts = Debts(self.run)
+        self._damages = Damages(name_user)
         self._repair: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -111,6 +115,7 @@ class Store:
             deadline: Where it is one step of an operation: the operation's.
 
         Raises:
+            DamagedKey: A key of the user was overwritten by hand.
             StoreUnavailable: No usable answer by then.
         """
         deadline = self.deadline() if deadline is None else deadline
@@ -126,6 +131,8 @@ class Store:
             send = partial(self._send, call, deadline)
             # It waits at most for half of the budget to be sent, and for another half to be answered.
             reply = await self._attempts.make(slot, send, deadline, doubt, ends_by_itself=True)
+            if isinstance(reply, DamagedKey):
+                raise reply
             if reply not in _MEET_AGAIN:
                 return reply
             await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
@@ -205,6 +212,7 @@ class Store:
         self._start_repair()
 
     async def _send(self, call: Call, deadline: float, node: Node) -> Any:
+        """Run a script once; a DamagedKey is returned, since the server has answered."""
         clock = asyncio.get_running_loop().time
         if call.in_turn and call.pending_until > clock():
             await asyncio.sleep(call.pending_until - clock())
@@ -222,7 +230,10 @@ class Store:
             (reply,) = await self._topology.asked(reply).exchange([make(node.gives_up_at())], asking=True)
         call.pending_until = 0
         if isinstance(reply, RedisError):
-            raise reply
+            damaged = await self._damages.find(node, call.keys, deadline) if is_damage(reply) else None
+            if damaged is None:
+                raise reply
+            return damaged
         return reply
 
     async def _beat(self, beats: Sequence[Claim], deadline: float) -> Sequence[int | StoreUnavailable]:

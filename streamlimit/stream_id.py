@@ -13,8 +13,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-STREAM_REF_PATTERN: Final = r"([1-9][0-9]?)\.([A-Za-z0-9_-]{19})"
+REF_PATTERN: Final = r"[A-Za-z0-9_-]{19}"
+STREAM_REF_PATTERN: Final = rf"([1-9][0-9]?)\.({REF_PATTERN})"
 STREAM_ID_PATTERN: Final = rf"{STREAM_REF_PATTERN}\.([A-Za-z0-9_-]{{16}})"
+_REF = re.compile(REF_PATTERN)
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
 _STREAM_REF = re.compile(STREAM_REF_PATTERN)
 
@@ -50,6 +52,14 @@ def parse_stream_ref(text: str) -> StreamId | None:
     """Read `SEAT.REF`; None where the text is nothing of the kind."""
     match = _STREAM_REF.fullmatch(text)
     return StreamId(int(match[1]), match[2]) if match else None
+
+
+def ref_of_seat(ref: str | None, seat: int) -> str:
+    """The REF by which a stream is listed and ended: its own, or where it has none that can be used, one of its seat.
+
+    Only somebody who wrote the key by hand leaves it without. The scripts know the other one, too (`is_named`).
+    """
+    return ref if ref and _REF.fullmatch(ref) else f"no-ref-in-seat-{seat:04d}"
 
 
 def mint_ref(limit: int) -> str:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from streamlimit import hash_slots, replies
 from streamlimit.admission_rate import AdmissionRate
+from streamlimit.audit import Audit
 from streamlimit.calls import Calls
 from streamlimit.connection import connect
 from streamlimit.errors import InvalidInput, StoreUnavailable
@@ -46,7 +47,8 @@ class StreamTracker:
     """Admits, keeps, lists and ends streams. Use it as an async context manager, one for a process.
 
     All methods raise InvalidInput where an argument cannot be used, and StoreUnavailable where the store gave no usable
-    answer within the budget; the operation may then have happened, and may be repeated.
+    answer within the budget; the operation may then have happened, and may be repeated. DamagedKey, a StoreUnavailable,
+    says that somebody overwrote a key of the user by hand; repeating helps only once that is repaired.
 
     Args:
         client: A redis-py client with `decode_responses=True` and timeouts, as `connect` makes it; closed with the
@@ -55,6 +57,7 @@ class StreamTracker:
         rules: How many streams, and for how long.
         key_prefix: Put before every key.
         budget_seconds: Every method has answered or failed after this time.
+        name_user: What the log calls a user; by default a hash, as `Audit` makes it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class StreamTracker:
         key_prefix: str = "",
         *,
         budget_seconds: float = BUDGET_SECONDS,
+        name_user: Callable[[str], str] | None = None,
     ) -> None:
         self.rules = rules
         self.shadow_admissions = 0
@@ -81,6 +85,7 @@ class StreamTracker:
             ttl_ms=rules.ttl_ms,
             outage_ms=rules.ttl_ms - rules.heartbeat_ms,
             budget_seconds=budget_seconds,
+            name_user=name_user or Audit("hashed", secrets[0]).name,
         )
         self._rate = AdmissionRate(self._store, self._calls, rules.admissions_per_minute)
 
@@ -93,9 +98,11 @@ class StreamTracker:
         key_prefix: str = "",
         *,
         budget_seconds: float = BUDGET_SECONDS,
+        name_user: Callable[[str], str] | None = None,
     ) -> Self:
         """Make a tracker on the store at a URL, as `connect` takes it."""
-        return cls(connect(url, budget_seconds), secrets, rules, key_prefix, budget_seconds=budget_seconds)
+        client = connect(url, budget_seconds)
+        return cls(client, secrets, rules, key_prefix, budget_seconds=budget_seconds, name_user=name_user)
 
     async def __aenter__(self) -> Self:
         await self._store.open()

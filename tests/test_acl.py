@@ -14,17 +14,21 @@ from redis.exceptions import ResponseError
 
 from streamlimit import (
     Admission,
+    DamagedKey,
     EndedBy,
     Lease,
+    Recovering,
     Rules,
     StoreUnavailable,
     StreamEnded,
     StreamTracker,
     TooManyAdmissions,
+    hash_slots,
 )
 from streamlimit.connection import connect
 from streamlimit.doctor import examine
 from streamlimit.findings import Finding
+from streamlimit.keys import Keys
 from streamlimit.permissions import NEEDED
 from tests.conftest import RULES, SECRET
 from tests.documents import ROOT, blocks
@@ -103,9 +107,20 @@ async def contract(operator: Redis | RedisCluster, url: str) -> None:
         assert (await tracker.list("alice")).limit == 0
         assert await tracker.delete_user("alice")
         assert (await tracker.check("alice")).admissible
+        for key in ("user:{alice}", "ended:{alice}", "stream:{alice}:1"):
+            operator.delete(key)
+            operator.set(key, "by hand")
+        with pytest.raises(DamagedKey):
+            await tracker.admit("alice")
+        await tracker.set_user_limit("alice", 1, end_excess=True)
+        assert isinstance(await tracker.admit("alice"), Admission)
         operator.flushall()
         assert (await tracker.health()).recovering_ms > 0
+        tags = hash_slots.tags() if isinstance(operator, RedisCluster) else ("0",)
+        operator.set(Keys("", 10, tags).all_of("alice")[2], "by hand")  # its epoch
+        assert isinstance(await tracker.admit("alice"), Recovering)
     async with StreamTracker.from_url(url, [SECRET], dataclasses.replace(RULES, admissions_per_minute=1)) as tracker:
+        operator.set("admissions:{bob}", "by hand")
         await tracker.admit("bob")
         assert isinstance(await tracker.admit("bob"), TooManyAdmissions)
 

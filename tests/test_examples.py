@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import StoreUnavailable, StreamTracker, examples, handlers, wire
+from streamlimit import DamagedKey, StoreUnavailable, StreamTracker, examples, handlers, wire
 from streamlimit.authenticator import Authenticator
 from streamlimit.callers import Caller, KeysUnavailable, NotAuthenticated, Role, TooManyFailures
 from streamlimit.metrics import Metrics
@@ -20,7 +20,11 @@ from tests.web import ALICE, INVENTED, JSON, STREAMS, app_of, raising, started
 pytestmark = pytest.mark.anyio
 
 HEADERS = {"cross-origin": {"Origin": "https://evil.example"}, "host-not-accepted": {"Host": "evil.example"}}
-FAULTS = {"store-unavailable": StoreUnavailable("down"), "internal-error": RuntimeError("a bug")}
+FAULTS = {
+    "store-unavailable": StoreUnavailable("down"),
+    "damaged-key": DamagedKey("user:{alice}"),
+    "internal-error": RuntimeError("a bug"),
+}
 
 
 async def _another_player(*_: Any) -> Caller:

@@ -436,14 +436,3 @@ async def test_a_replica_with_data_of_long_ago_ends_and_refuses_nobody(
         await tracker.heartbeat("bob", stream_id)
     with pytest.raises(StoreUnavailable, match="read only replica"):
         await tracker.admit("alice")
-
-
-async def test_a_key_of_a_wrong_type_is_an_error_and_no_refusal(
-    tracker: StreamTracker, operator: Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    await operator.set("stream:{alice}:1", "by mistake")
-
-    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        await tracker.admit("alice")
-    assert "WRONGTYPE" in caplog.text
-    assert isinstance(await tracker.admit("bob"), Admission)

@@ -10,7 +10,7 @@
 --       7 override     limit set by a trusted caller, or ''
 --       8 default      limit of a user without a record; '' refuses such a user
 --       9 on_limit     'evict' to end other streams at the limit, or ''
---      10 take_over    REF of a stream whose seat is wanted, or ''
+--      10 take_over    REF of a stream whose seat is wanted (see is_named), or ''
 --      11 device_id    or ''
 --      12 device_name  or ''
 --      13 content_id   or ''
@@ -53,7 +53,9 @@ local function live_streams()
       unread = unread - 1
       local fields = redis.call('HMGET', key, 'ref', 'sig', 'started_at', 'device_id', 'device_name', 'content_id', 'request')
       streams[#streams + 1] = {
-        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2], started_at = tonumber(fields[3]) or 0,
+        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2],
+        -- Written by hand it may be 'nan', which would leave no order to sort by.
+        started_at = tonumber(string.match(fields[3] or '', '^%d+$')) or 0,
         device_id = fields[4], device_name = fields[5], content_id = fields[6], request = fields[7],
       }
     end
@@ -146,6 +148,16 @@ local function why_ended(entry)
 end
 -- end shared
 
+-- shared: is_named
+-- Whether a REF names the stream in a seat. 'no-ref-in-seat-0003' names the one in seat 3 where the REF that it holds is
+-- none that a stream_ref could carry: somebody wrote it by hand.
+local function is_named(held, seat, ref)
+  if held == ref then return true end
+  local has_ref = held and string.find(held, '^' .. string.rep('[%w_-]', 19) .. '$')
+  return not has_ref and ref == string.format('no-ref-in-seat-%04d', seat)
+end
+-- end shared
+
 -- shared: whole_number
 -- A hand-written limit: its whole part, or nil where it is no decimal number (tonumber alone would take 'nan' and '0x1F').
 local function whole_number(text)
@@ -153,7 +165,8 @@ local function whole_number(text)
 end
 -- end shared
 
-local stored = redis.call('HMGET', KEYS[3], 'id', 'recovering_until')
+-- Another type is another epoch: epoch.lua makes a new one.
+local stored = redis.pcall('HMGET', KEYS[3], 'id', 'recovering_until')
 local recovering_until = tonumber(stored[2]) or 0
 -- A recovery longer than a TTL began before the clock was set back; epoch.lua shortens it.
 local late = now > (tonumber(ARGV[17]) or now)
@@ -178,7 +191,7 @@ for _, stream in ipairs(live) do
     return {'admitted', now, #live, limit, row(stream), ended_by(stream.ref, stream.started_at), stream.sig, over}
   end
   if device_id ~= '' and stream.device_id == device_id then own = stream end
-  if take_over ~= '' and stream.ref == take_over then named = stream end
+  if take_over ~= '' and is_named(stream.ref, stream.seat, take_over) then named = stream end
   if stream.seat == free_seat then free_seat = free_seat + 1 end
 end
 local ended = redis.call('HGET', KEYS[2], ref)

@@ -23,7 +23,9 @@ local function live_streams()
       unread = unread - 1
       local fields = redis.call('HMGET', key, 'ref', 'sig', 'started_at', 'device_id', 'device_name', 'content_id', 'request')
       streams[#streams + 1] = {
-        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2], started_at = tonumber(fields[3]) or 0,
+        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2],
+        -- Written by hand it may be 'nan', which would leave no order to sort by.
+        started_at = tonumber(string.match(fields[3] or '', '^%d+$')) or 0,
         device_id = fields[4], device_name = fields[5], content_id = fields[6], request = fields[7],
       }
     end

@@ -12,7 +12,8 @@
 -- operation ended streams, those, and nothing is changed; or {'late'}: nothing was done, and nothing will be
 -- where stream = {seat, pttl, ref, started_at, device_id, device_name, content_id}, false for what is absent; times in ms.
 --
--- Writes: deletes the seats, records the ends in ended:{USER}, sets `limit` in user:{USER}.
+-- Writes: deletes the seats, records the ends in ended:{USER}, sets `limit` in user:{USER}. What it is about to write or to
+-- count and is no hash, so that somebody overwrote it by hand, is deleted first.
 
 local keep, reason, stale_below, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local operation = ARGV[5] or ''
@@ -31,7 +32,9 @@ local function live_streams()
       unread = unread - 1
       local fields = redis.call('HMGET', key, 'ref', 'sig', 'started_at', 'device_id', 'device_name', 'content_id', 'request')
       streams[#streams + 1] = {
-        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2], started_at = tonumber(fields[3]) or 0,
+        seat = seat, pttl = pttl, ref = fields[1], sig = fields[2],
+        -- Written by hand it may be 'nan', which would leave no order to sort by.
+        started_at = tonumber(string.match(fields[3] or '', '^%d+$')) or 0,
         device_id = fields[4], device_name = fields[5], content_id = fields[6], request = fields[7],
       }
     end
@@ -116,11 +119,27 @@ local function ended_by(by, since)
 end
 -- end shared
 
-if now > (tonumber(ARGV[6]) or now) then return {'late'} end
-local done = operation ~= '' and ended_by(operation, 0) or {}
-if done[1] then return {now, done} end
+-- shared: is_damaged
+-- Whether a reply says that the key holds another type than ours, which somebody wrote by hand.
+local function is_damaged(reply)
+  return type(reply) == 'table' and reply.err and string.find(tostring(reply.err), 'WRONGTYPE', 1, true) ~= nil
+end
+-- end shared
 
-local live = live_streams()
+local function drop_damaged(key)
+  if is_damaged(redis.pcall('HLEN', key)) then redis.call('DEL', key) end
+end
+
+if now > (tonumber(ARGV[6]) or now) then return {'late'} end
+
+local live = {}
+if keep < #KEYS - 3 then
+  drop_damaged(KEYS[2])
+  local done = operation ~= '' and ended_by(operation, 0) or {}
+  if done[1] then return {now, done} end
+  for i = 4, #KEYS do drop_damaged(KEYS[i]) end
+  live = live_streams()
+end
 table.sort(live, eviction_order)
 local freed = {}
 for i = 1, #live - keep do
@@ -129,5 +148,8 @@ for i = 1, #live - keep do
   freed[i] = {row(live[i]), reason}
 end
 -- Last: short of memory, what was deleted lets it through.
-if limit ~= '' then redis.call('HSET', KEYS[1], 'limit', limit) end
+if limit ~= '' then
+  drop_damaged(KEYS[1])
+  redis.call('HSET', KEYS[1], 'limit', limit)
+end
 return {now, freed}
