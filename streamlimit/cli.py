@@ -12,6 +12,7 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 import streamlimit
 from streamlimit.errors import StreamlimitError
+from streamlimit.fields import check_user_id
 from streamlimit.log_lines import one_line
 from streamlimit.secret_files import FILE_SUFFIX, secret_names
 from streamlimit.settings import ENV_PREFIX, Settings, explain
@@ -22,7 +23,15 @@ _INTERRUPTED: Final = 130
 _DOCTOR: Final = """\
 Examines a store before it is trusted: is it reachable, is it a version that is tested, may its user do what is needed,
 are the scripts fast enough, what would a crash cost, are its settings right. Takes some seconds, runs the scripts on
-streams of a user that nobody has, and leaves nothing behind. Exit code 0: no problem, 1: a problem, 2: bad usage."""
+streams of a user that nobody has, and leaves nothing behind. With --user it reads that user's
+keys instead: what somebody wrote there by hand. Exit code 0: no problem, 1: a problem, 2: bad usage."""
+
+
+def _user_id(text: str) -> str:
+    try:
+        return check_user_id(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _UsageError(Exception):
@@ -61,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         _take_ctrl_c()
         try:
-            return report(settings, as_json=parsed.json, strict=parsed.strict)
+            return report(settings, as_json=parsed.json, strict=parsed.strict, user_id=parsed.user)
         except KeyboardInterrupt:
             return _INTERRUPTED
     return _serve(settings)
@@ -91,6 +100,7 @@ def _parser() -> tuple[_Parser, dict[str, CliSettingsSource[Any]]]:
         allow_abbrev=False,
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object in place of lines for people")
+    doctor.add_argument("--user", type=_user_id, metavar="USER_ID", help="examine the keys of this user instead")
     doctor.add_argument("--strict", action="store_true", help="let warnings count as problems")
     return parser, {
         name: CliSettingsSource(Settings, root_parser=command)

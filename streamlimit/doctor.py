@@ -13,6 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoPermissionError, ResponseError
 
 from streamlimit import checks, hash_slots
+from streamlimit.damage import is_damage
 from streamlimit.findings import Finding
 from streamlimit.keys import SINGLE_SERVER, Keys
 from streamlimit.permissions import check_permissions
@@ -182,6 +183,10 @@ async def check_recovery(target: Target, epoch_keys: Sequence[str]) -> Finding:
         epochs = [await target.ask("HMGET", key, "id", "since", "recovering_until") for key in epoch_keys]
         seconds, microseconds = await target.ask("TIME")
     except ResponseError as error:
+        if is_damage(error):
+            found = f"{epoch_keys[0]} or another epoch key is no hash, overwritten by hand"
+            advice = "none is needed: with the next admission the service makes it anew and recovers for one TTL"
+            return Finding("recovery", "warning", found, advice)
         by_hand = f"look at it by hand: redis-cli HGETALL '{epoch_keys[0]}'"
         return Finding("recovery", "skipped", f"the server does not tell us: {error}", by_hand)
     return judged_recovery(epochs, seconds * 1000 + microseconds // 1000)

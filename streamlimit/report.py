@@ -15,27 +15,29 @@ from streamlimit.doctor import examine
 from streamlimit.findings import Finding, State, worst
 from streamlimit.log_lines import one_line
 from streamlimit.settings import Settings
+from streamlimit.user_keys import examine_user
 
 _WIDTH: Final = 100
 """Of lines that go to no terminal; those that do are as wide as that."""
 
 
-def report(settings: Settings, *, as_json: bool, strict: bool) -> int:
-    """Examine the store, print what was found, and return the exit code.
+def report(settings: Settings, *, as_json: bool, strict: bool, user_id: str | None = None) -> int:
+    """Examine the store, or the keys of one user in it, print what was found, and return the exit code.
 
     Args:
         settings: As for the service.
         as_json: One JSON object in place of lines for people.
         strict: Warnings count as problems.
+        user_id: Whose keys to examine; None for the store itself.
 
     Returns:
         0 if all is well, 1 if there is a problem.
     """
-    return asyncio.run(_report(settings, as_json=as_json, strict=strict))
+    return asyncio.run(_report(settings, as_json=as_json, strict=strict, user_id=user_id))
 
 
-async def _report(settings: Settings, *, as_json: bool, strict: bool) -> int:
-    findings = [_one_line(finding) for finding in await _examine(settings)]
+async def _report(settings: Settings, *, as_json: bool, strict: bool, user_id: str | None) -> int:
+    findings = [_one_line(finding) for finding in await _examine(settings, user_id)]
     state = worst(findings)
     # Printed here, and not after the event loop, which at its end waits for a name server that does not answer.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -50,13 +52,16 @@ async def _report(settings: Settings, *, as_json: bool, strict: bool) -> int:
     return int(state == "problem" or (strict and state == "warning"))
 
 
-async def _examine(settings: Settings) -> list[Finding]:
+async def _examine(settings: Settings, user_id: str | None) -> list[Finding]:
     if settings.redis_url == MEMORY_URL:
         found = "it lives in the process that serves, and ends with it: there is nothing to examine"
         return [Finding("store", "skipped", found, "for anything but a trial take a real one: see --redis-url")]
     client = connect(settings.store_url)
     try:
-        findings = await examine(client, settings.rules, settings.key_prefix)
+        if user_id is None:
+            findings = await examine(client, settings.rules, settings.key_prefix)
+        else:
+            findings = await examine_user(client, settings.rules, user_id, settings.key_prefix)
     finally:
         await client.aclose()
     if settings.is_embedded:

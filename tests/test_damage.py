@@ -216,7 +216,6 @@ async def test_a_damaged_epoch_is_made_anew_and_counts_as_a_loss(
 
     assert isinstance(await tracker.admit("alice"), Recovering)
     assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
-    assert (await tracker.health()).recovering_ms > 0
     assert await redis.type(epoch_of(redis)) == "hash"
     assert f"{epoch_of(redis)} was no hash" in caplog.text
 
@@ -319,6 +318,15 @@ async def test_callers_get_a_problem_of_its_own(
 
     assert "reached" not in told["title"]
     assert 'store_errors_total{kind="damaged"} 1.0' in (await http.get("/metrics")).text
+
+
+async def test_readiness_repairs_the_epoch_and_tells_of_the_recovery(
+    http: httpx2.AsyncClient, fake_redis: Redis
+) -> None:
+    await damage(fake_redis, epoch_of(fake_redis))
+
+    assert (await http.get("/readyz")).json()["recovering_seconds"] > 0
+    problem(await http.post(STREAMS), 503, "recovering")
 
 
 async def test_a_gateway_gets_it_for_the_one_heartbeat(http: httpx2.AsyncClient, fake_redis: Redis) -> None:
