@@ -28,7 +28,7 @@ _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
     ),
     ("heartbeats", "result"): ("Heartbeats, alone or in batches.", get_args(Heartbeats)),
     ("store_errors", "kind"): (
-        "Requests, and heartbeats of batches, to which the store gave no usable answer in time.",
+        "Requests, and heartbeats of batches, to which the store gave no usable answer in time; damaged: by hand.",
         get_args(StoreErrors),
     ),
     ("callers_refused", "reason"): (
