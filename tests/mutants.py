@@ -42,7 +42,7 @@ HEARTBEAT, TRIM, LIST, EPOCH, COUNT, GET, ALL_LUA = (
 TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", "handlers.py"
 ATTEMPTS, CALLS, EPOCHS, NODE, OUTAGES = "attempts.py", "calls.py", "epochs.py", "node.py", "outages.py"
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
-OUTAGE, RULES, DRAIN = "outage.py", "rules.py", "drain.py"
+OUTAGE, RULES, DRAIN, DAMAGE = "outage.py", "rules.py", "drain.py", "damage.py"
 
 MUTANTS: Final = (
     # The count and the limit.
@@ -225,7 +225,7 @@ MUTANTS: Final = (
         "if genuine == '1' and redis",
         "if (genuine == '1' or sig == '') and redis",
     ),
-    Mutant("release leaves the stream live", RELEASE, "redis.call('DEL', KEYS[seat + 3])", ""),
+    Mutant("release leaves the stream live", RELEASE, "redis.call('DEL', KEYS[seat + 3]) == 0", "false"),
     Mutant(
         "a released stream resumes",
         RESUME,
@@ -293,7 +293,7 @@ MUTANTS: Final = (
         "if device_id ~= '' and stream.device_id == device_id",
         "if (stream.device_id or '') == device_id",
     ),
-    Mutant("take_over is ignored", ADMIT, "if take_over ~= '' and stream.ref == take_over then named = stream end", ""),
+    Mutant("take_over is ignored", ADMIT, "then named = stream end", "then end"),
     Mutant("a replaced stream is not ended", ADMIT, "redis.call('DEL', KEYS[stream.seat + 3])", ""),
     Mutant("what was evicted is not told", ADMIT, "freed[i] = {row(stream), reason}", ""),
     Mutant("take_over goes before the own device", ADMIT, "if own then\n", "if own and not named then\n"),
@@ -345,9 +345,7 @@ MUTANTS: Final = (
     ),
     # The record.
     Mutant("terminate all spares one", TRIM, "for i = 1, #live - keep do", "for i = 1, #live - keep - 1 do"),
-    Mutant(
-        "a new limit is not stored", TRIM, "if limit ~= '' then redis.call('HSET', KEYS[1], 'limit', limit) end", ""
-    ),
+    Mutant("a new limit is not stored", TRIM, "redis.call('HSET', KEYS[1], 'limit', limit)", ""),
     Mutant(
         "streams that were terminated are not remembered",
         TRIM,
@@ -403,7 +401,7 @@ MUTANTS: Final = (
     Mutant("an admission waits for a recovery in the far future", ADMIT, " or recovering_until > now + ttl", ""),
     Mutant("a recovery in the far future stays", EPOCH, "recovering_until = math.min(recovering_until, now + ttl)", ""),
     Mutant("a first start opens recovery", EPOCH, "if known ~= '' and known ~= id then", "if known ~= id then"),
-    Mutant("an outage opens no recovery", EPOCH, "if outage == '1' and (id or known ~= '') then", "if false then"),
+    Mutant("an outage opens no recovery", EPOCH, "outage == '1' and (id or known ~= '')", "false"),
     Mutant(
         "recovery after an outage ends early",
         EPOCH,
@@ -557,6 +555,31 @@ MUTANTS: Final = (
     Mutant("one key of a wrong type blinds all", GET, "redis.pcall('HMGET'", "redis.call('HMGET'"),
     Mutant(
         "a stream of a loss is not looked for", TRACKER, "self._store.run(call, deadline)", "self._store.run(call, 0)"
+    ),
+    # What somebody overwrote by hand.
+    Mutant("a damaged key is told as an outage", STORE, "if is_damage(reply) else None", "if False else None"),
+    Mutant("the log names the user of a damaged key", DAMAGE, "self._name_user(user[0])", "user[0]"),
+    Mutant("a damaged key fills the log", DAMAGE, "-_REPEAT_SECONDS) < _REPEAT_SECONDS:", "0) < 0:"),
+    Mutant("damaged seats are not repaired", TRIM, "for i = 4, #KEYS do drop_damaged(KEYS[i]) end", ""),
+    Mutant("damaged ends are not repaired", TRIM, "  drop_damaged(KEYS[2])", ""),
+    Mutant("a damaged record is not repaired", TRIM, "  drop_damaged(KEYS[1])", ""),
+    Mutant("a damaged seat holds up a new limit", TRIM, "if keep < #KEYS - 3 then", "if true then"),
+    Mutant(
+        "a damaged epoch is not repaired", EPOCH, "local was_damaged = is_damaged(stored)", "local was_damaged = false"
+    ),
+    Mutant("a damaged epoch is no loss", EPOCH, "if was_damaged or outage", "if outage"),
+    Mutant("a damaged epoch fails an admission", ADMIT, "redis.pcall('HMGET', KEYS[3]", "redis.call('HMGET', KEYS[3]"),
+    Mutant("a damaged epoch fails a heartbeat", RESUME, "redis.pcall('HMGET', KEYS[3]", "redis.call('HMGET', KEYS[3]"),
+    Mutant("a damaged count is not repaired", COUNT, "if type(count) == 'table' then", "if false then"),
+    Mutant("a damaged seat keeps others from ending", RELEASE, "redis.pcall('HMGET'", "redis.call('HMGET'"),
+    Mutant("a hash without a ref cannot be ended", ALL_LUA, "return not has_ref and ref ==", "return false and ref =="),
+    Mutant("a seat names a stream with a ref", ALL_LUA, "return not has_ref and ref ==", "return ref =="),
+    Mutant("an empty seat can be ended", RELEASE, "KEYS[seat + 3]) == 0 then", "KEYS[seat + 3]) < 0 then"),
+    Mutant(
+        "a start that is no number has no order",
+        ALL_LUA,
+        "tonumber(string.match(fields[3] or '', '^%d+$')) or 0,",
+        "tonumber(fields[3]) or 0,",
     ),
     # How often.
     Mutant("one admission too many", COUNT, "count > tonumber(ARGV[2])", "count > tonumber(ARGV[2]) + 1"),

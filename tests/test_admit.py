@@ -19,7 +19,7 @@ from streamlimit import (
 )
 from streamlimit.keys import Keys
 from streamlimit.scripts import ADMIT
-from streamlimit.stream_id import parse_stream_id
+from streamlimit.stream_id import mint_ref, parse_stream_id
 from tests.conftest import RULES, TrackerFactory
 from tests.helpers import admitted, refs
 from tests.stores import epoch_of, stored
@@ -275,10 +275,12 @@ async def run_admit(redis: Redis, ref: str, **given: str) -> Any:
 
 
 async def test_a_late_run_with_the_same_ref_takes_no_second_seat(tracker: StreamTracker, redis: Redis) -> None:
-    first, again = await run_admit(redis, "R1"), await run_admit(redis, "R1")
+    ref = mint_ref(3)
+
+    first, again = await run_admit(redis, ref), await run_admit(redis, ref)
 
     assert (first[0], again[0]) == ("admitted", "admitted")
-    assert await refs(tracker) == ["R1"]
+    assert await refs(tracker) == [ref]
 
 
 async def test_a_run_does_not_list_what_an_admission_with_its_ref_ended_that_has_expired_since(redis: Redis) -> None:

@@ -220,6 +220,15 @@ async def test_a_damaged_epoch_is_made_anew_and_counts_as_a_loss(
     assert f"{epoch_of(redis)} was no hash" in caplog.text
 
 
+async def test_a_heartbeat_that_meets_a_damaged_epoch_resumes(tracker: StreamTracker, redis: Redis) -> None:
+    stream_id = (await admitted(tracker)).lease.stream_id
+    await redis.delete("stream:{alice}:1")
+    await damage(redis, epoch_of(redis))
+
+    assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
+    assert await redis.type(epoch_of(redis)) == "hash"
+
+
 @pytest.mark.parametrize("ref", [None, "", "short", "y" * 20, "a b" + "c" * 16, "é" * 19])
 async def test_a_hash_without_a_usable_ref_is_listed_and_can_be_terminated(
     tracker: StreamTracker, redis: Redis, ref: str | None
