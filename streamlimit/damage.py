@@ -34,30 +34,23 @@ class Damages:
         self._name_user = name_user
         self._logged: dict[str, float] = {}
 
-    async def find(self, node: Node, keys: Sequence[str], deadline: float) -> DamagedKey | None:
+    async def explain(self, refusal: RedisError, node: Node, keys: Sequence[str], deadline: float) -> DamagedKey:
         """Name the first of the keys that is damaged, and tell the log once in a while.
 
         Args:
-            node: The server that refused a script.
+            refusal: What the server replied to a script.
+            node: The server.
             keys: The script's. All of them should be hashes.
             deadline: In the event loop's time.
 
-        Returns:
-            None where it cannot be told: the key was repaired in the meantime, or the server no longer answers.
+        Raises:
+            RedisError: The refusal itself, where no damaged key is found to be its cause.
         """
-        # HLEN is among what the service needs anyway. TYPE is not, and may be refused.
-        questions = [command(question, key) for key in keys for question in ("HLEN", "TYPE")]
-        try:
-            async with asyncio.timeout_at(deadline):
-                replies = await node.exchange(questions)
-        except (RedisError, TimeoutError, OSError):
-            return None
-        for key, size, kind in zip(keys, replies[::2], replies[1::2], strict=True):
-            if is_damage(size):
-                damaged = DamagedKey(key, kind if isinstance(kind, str) else "")
-                self._log(damaged)
-                return damaged
-        return None
+        damaged = await _find(node, keys, deadline) if is_damage(refusal) else None
+        if damaged is None:
+            raise refusal
+        self._log(damaged)
+        return damaged
 
     def _log(self, damaged: DamagedKey) -> None:
         now = asyncio.get_running_loop().time()
@@ -68,3 +61,18 @@ class Damages:
         self._logged[damaged.key] = now
         shown = DamagedKey(_USER.sub(lambda user: self._name_user(user[0]), damaged.key), damaged.key_type)
         _logger.error("%s. See docs/redis-cli.md, or `streamlimit doctor --user`", shown)
+
+
+async def _find(node: Node, keys: Sequence[str], deadline: float) -> DamagedKey | None:
+    """None, too, where the key was repaired in the meantime, or the server no longer answers."""
+    # HLEN is among what the service needs anyway. TYPE is not, and may be refused.
+    questions = [command(question, key) for key in keys for question in ("HLEN", "TYPE")]
+    try:
+        async with asyncio.timeout_at(deadline):
+            replies = await node.exchange(questions)
+    except (RedisError, TimeoutError, OSError):
+        return None
+    for key, size, kind in zip(keys, replies[::2], replies[1::2], strict=True):
+        if is_damage(size):
+            return DamagedKey(key, kind if isinstance(kind, str) else "")
+    return None

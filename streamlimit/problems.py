@@ -257,11 +257,8 @@ def unsupported_media_type() -> Problem:
 
 def store_unavailable() -> Problem:
     """The store gave no usable answer; the cause is in the log."""
-    return Problem(
-        STORE_UNAVAILABLE,
-        "Whether the request took effect is not known; repeat it. A stream that is playing should go on.",
-        headers=retry_after(1000),
-    )
+    detail = "Whether the request took effect is not known; repeat it. A stream that is playing should go on."
+    return Problem(STORE_UNAVAILABLE, detail, headers=retry_after(1000))
 
 
 def damaged_key() -> Problem:

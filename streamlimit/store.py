@@ -13,7 +13,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisError
 
 from streamlimit.attempts import Attempts
-from streamlimit.damage import Damages, is_damage
+from streamlimit.damage import Damages
 from streamlimit.debts import Debts
 from streamlimit.epochs import Epochs
 from streamlimit.errors import DamagedKey, StoreOverloaded, StoreUnavailable
@@ -230,10 +230,7 @@ class Store:
             (reply,) = await self._topology.asked(reply).exchange([make(node.gives_up_at())], asking=True)
         call.pending_until = 0
         if isinstance(reply, RedisError):
-            damaged = await self._damages.find(node, call.keys, deadline) if is_damage(reply) else None
-            if damaged is None:
-                raise reply
-            return damaged
+            return await self._damages.explain(reply, node, call.keys, deadline)
         return reply
 
     async def _beat(self, beats: Sequence[Claim], deadline: float) -> Sequence[int | StoreUnavailable]:

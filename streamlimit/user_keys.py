@@ -23,7 +23,7 @@ from streamlimit.targets import NoAnswer, Target
 
 _MAX_ENDED: Final = 64
 _SIG: Final = re.compile(r"[A-Za-z0-9_-]{16}")
-_ENDED: Final = re.compile(r"[a-z_]+ \d+")
+_ENDED: Final = re.compile(r"[a-z_]+(\t.*\t| )\d+")
 _LIMIT: Final = re.compile(r"\s*(-?\d+)\.?\d*\s*", re.ASCII)
 
 

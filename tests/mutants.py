@@ -557,7 +557,7 @@ MUTANTS: Final = (
         "a stream of a loss is not looked for", TRACKER, "self._store.run(call, deadline)", "self._store.run(call, 0)"
     ),
     # What somebody overwrote by hand.
-    Mutant("a damaged key is told as an outage", STORE, "if is_damage(reply) else None", "if False else None"),
+    Mutant("a damaged key is told as an outage", DAMAGE, "if is_damage(refusal) else None", "if False else None"),
     Mutant("the log names the user of a damaged key", DAMAGE, "self._name_user(user[0])", "user[0]"),
     Mutant("a damaged key fills the log", DAMAGE, "-_REPEAT_SECONDS) < _REPEAT_SECONDS:", "0) < 0:"),
     Mutant("damaged seats are not repaired", TRIM, "for i = 4, #KEYS do drop_damaged(KEYS[i]) end", ""),

@@ -51,6 +51,7 @@ def test_of_sound_keys_all_is_well(store: Redis) -> None:
     write_stream(store)
     store.hset("user:{alice}", "limit", "4")
     store.hset("ended:{alice}", mint_ref(3), "released 1795478462516")
+    store.hset("ended:{alice}", mint_ref(3), "replaced\t1.x\tTV\t1\t1\t1\ttv-1\tTV\t\t1795478462516")
     store.pexpire("ended:{alice}", 600_000)
     store.set("admissions:{alice}", 7, px=60_000)
     store.hset("epoch:{0}", mapping={"id": "x", "since": 1, "recovering_until": 0})
@@ -59,7 +60,7 @@ def test_of_sound_keys_all_is_well(store: Redis) -> None:
 
     assert worst([*found.values()]) == "ok"
     assert found["user:{alice}"].found == "limit 4"
-    assert found["ended:{alice}"].found == "1 ended streams"
+    assert found["ended:{alice}"].found == "2 ended streams"
     assert found[SEAT].found.startswith(f"3.{SOUND['ref']} is live for another 90 s")
     assert found["seats"].found == "1 in use"
 
