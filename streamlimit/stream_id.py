@@ -57,7 +57,7 @@ def parse_stream_ref(text: str) -> StreamId | None:
 def ref_of_seat(ref: str | None, seat: int) -> str:
     """The REF by which a stream is listed and ended: its own, or where it has none that can be used, one of its seat.
 
-    Only somebody who wrote the key by hand leaves it without. The scripts know the other one, too (`is_named`).
+    Only somebody who wrote the key by hand leaves it without. The scripts know the other one, too (`nameless`).
     """
     return ref if ref and _REF.fullmatch(ref) else f"no-ref-in-seat-{seat:04d}"
 

@@ -293,7 +293,7 @@ MUTANTS: Final = (
         "if device_id ~= '' and stream.device_id == device_id",
         "if (stream.device_id or '') == device_id",
     ),
-    Mutant("take_over is ignored", ADMIT, "then named = stream end", "then end"),
+    Mutant("take_over is ignored", ADMIT, "    named = stream\n", ""),
     Mutant("a replaced stream is not ended", ADMIT, "redis.call('DEL', KEYS[stream.seat + 3])", ""),
     Mutant("what was evicted is not told", ADMIT, "freed[i] = {row(stream), reason}", ""),
     Mutant("take_over goes before the own device", ADMIT, "if own then\n", "if own and not named then\n"),
@@ -572,8 +572,15 @@ MUTANTS: Final = (
     Mutant("a damaged epoch fails a heartbeat", RESUME, "redis.pcall('HMGET', KEYS[3]", "redis.call('HMGET', KEYS[3]"),
     Mutant("a damaged count is not repaired", COUNT, "if type(count) == 'table' then", "if false then"),
     Mutant("a damaged seat keeps others from ending", RELEASE, "redis.pcall('HMGET'", "redis.call('HMGET'"),
-    Mutant("a hash without a ref cannot be ended", ALL_LUA, "return not has_ref and ref ==", "return false and ref =="),
-    Mutant("a seat names a stream with a ref", ALL_LUA, "return not has_ref and ref ==", "return ref =="),
+    Mutant(
+        "a hash without a ref cannot be ended",
+        ALL_LUA,
+        "return not (held and string.find(",
+        "return false and (string.find(",
+    ),
+    Mutant(
+        "a seat names a stream with a ref", ALL_LUA, "return not (held and string.find(", "return true or (string.find("
+    ),
     Mutant("an empty seat can be ended", RELEASE, "KEYS[seat + 3]) == 0 then", "KEYS[seat + 3]) < 0 then"),
     Mutant(
         "a start that is no number has no order",

@@ -61,7 +61,7 @@ def test_what_scripts_share_is_the_same_in_each() -> None:
 
     assert set(copies) == {
         *("live_streams", "record_ended", "eviction_order", "whole_number"),
-        *("ended_by", "why_ended", "is_damaged", "is_named"),
+        *("ended_by", "why_ended", "is_damaged", "nameless"),
     }
     assert {name: len(bodies) for name, bodies in copies.items()} == dict.fromkeys(copies, 1)
 

@@ -10,7 +10,7 @@
 --       7 override     limit set by a trusted caller, or ''
 --       8 default      limit of a user without a record; '' refuses such a user
 --       9 on_limit     'evict' to end other streams at the limit, or ''
---      10 take_over    REF of a stream whose seat is wanted (see is_named), or ''
+--      10 take_over    REF of a stream whose seat is wanted (see nameless), or ''
 --      11 device_id    or ''
 --      12 device_name  or ''
 --      13 content_id   or ''
@@ -148,13 +148,15 @@ local function why_ended(entry)
 end
 -- end shared
 
--- shared: is_named
--- Whether a REF names the stream in a seat. 'no-ref-in-seat-0003' names the one in seat 3 where the REF that it holds is
--- none that a stream_ref could carry: somebody wrote it by hand.
-local function is_named(held, seat, ref)
-  if held == ref then return true end
-  local has_ref = held and string.find(held, '^' .. string.rep('[%w_-]', 19) .. '$')
-  return not has_ref and ref == string.format('no-ref-in-seat-%04d', seat)
+-- shared: nameless
+-- A hash that somebody wrote by hand may hold no REF, or none that a stream_ref could carry. The one in seat 3 is called
+-- 'no-ref-in-seat-0003' instead.
+local function nameless_seat(ref)
+  return tonumber(string.match(ref, '^no%-ref%-in%-seat%-(%d%d%d%d)$'))
+end
+
+local function is_nameless(held)
+  return not (held and string.find(held, '^' .. string.rep('[%w_-]', 19) .. '$'))
 end
 -- end shared
 
@@ -181,6 +183,7 @@ limit = math.max(0, math.min(limit, seats))
 -- 2. An admission already made. It lives a whole TTL from now on, as its player will count from this answer.
 local live = live_streams()
 local own, named
+local nameless = take_over ~= '' and nameless_seat(take_over)
 local free_seat = 1
 for _, stream in ipairs(live) do
   if stream.ref == ref or request ~= '' and stream.request == request then
@@ -191,7 +194,9 @@ for _, stream in ipairs(live) do
     return {'admitted', now, #live, limit, row(stream), ended_by(stream.ref, stream.started_at), stream.sig, over}
   end
   if device_id ~= '' and stream.device_id == device_id then own = stream end
-  if take_over ~= '' and is_named(stream.ref, stream.seat, take_over) then named = stream end
+  if take_over ~= '' and stream.ref == take_over or stream.seat == nameless and is_nameless(stream.ref) then
+    named = stream
+  end
   if stream.seat == free_seat then free_seat = free_seat + 1 end
 end
 local ended = redis.call('HGET', KEYS[2], ref)

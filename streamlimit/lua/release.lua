@@ -1,7 +1,7 @@
 -- release: end one stream, whoever asks (the player releases its own, an operator or back end terminates one).
 --
 -- KEYS  1 user:{USER}   2 ended:{USER}   3 epoch:{TAG}   4… stream:{USER}:1 … stream:{USER}:MAX_LIMIT
--- ARGV  1 ref        see is_named
+-- ARGV  1 ref        see nameless
 --       2 sig        SIG of the whole stream id; '' for a caller who may end it by its REF alone
 --       3 genuine    '1' where SIG is right for REF, else ''
 --       4 reason     'released' or 'terminated'
@@ -41,20 +41,24 @@ local function record_ended(ref, reason, details)
 end
 -- end shared
 
--- shared: is_named
--- Whether a REF names the stream in a seat. 'no-ref-in-seat-0003' names the one in seat 3 where the REF that it holds is
--- none that a stream_ref could carry: somebody wrote it by hand.
-local function is_named(held, seat, ref)
-  if held == ref then return true end
-  local has_ref = held and string.find(held, '^' .. string.rep('[%w_-]', 19) .. '$')
-  return not has_ref and ref == string.format('no-ref-in-seat-%04d', seat)
+-- shared: nameless
+-- A hash that somebody wrote by hand may hold no REF, or none that a stream_ref could carry. The one in seat 3 is called
+-- 'no-ref-in-seat-0003' instead.
+local function nameless_seat(ref)
+  return tonumber(string.match(ref, '^no%-ref%-in%-seat%-(%d%d%d%d)$'))
+end
+
+local function is_nameless(held)
+  return not (held and string.find(held, '^' .. string.rep('[%w_-]', 19) .. '$'))
 end
 -- end shared
+
+local nameless = nameless_seat(ref)
 
 for seat = 1, #KEYS - 3 do
   -- A key of another type, made by hand, must not keep the user's other streams from ending.
   local fields = redis.pcall('HMGET', KEYS[seat + 3], 'ref', 'sig')
-  if is_named(fields[1], seat, ref) then
+  if fields[1] == ref or seat == nameless and is_nameless(fields[1]) then
     if keep_live == '1' or sig ~= '' and fields[2] ~= sig and genuine == '' then return 0 end
     if redis.call('DEL', KEYS[seat + 3]) == 0 then return 0 end
     record_ended(ref, reason)
