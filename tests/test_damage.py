@@ -15,7 +15,6 @@ from streamlimit import (
     LimitReached,
     Recovering,
     Rules,
-    StreamEnded,
     StreamTracker,
     TooManyAdmissions,
 )
@@ -299,14 +298,6 @@ async def test_a_stream_without_ttl_gets_one_with_the_next_heartbeat(tracker: St
 
     assert isinstance(await tracker.heartbeat("alice", stream_id), Lease)
     assert await redis.pttl("stream:{alice}:1") > 0
-
-
-async def test_an_end_that_is_no_reason_is_told_as_one(tracker: StreamTracker, redis: Redis) -> None:
-    stream_id = (await admitted(tracker)).lease.stream_id
-    await tracker.release("alice", stream_id)
-    await redis.hset("ended:{alice}", stream_id.split(".")[1], "because")
-
-    assert await tracker.heartbeat("alice", stream_id) == StreamEnded("terminated")
 
 
 @pytest.mark.parametrize(

@@ -542,7 +542,7 @@ async def test_a_key_made_by_hand_counts_as_a_stream(tracker: StreamTracker, red
     await redis.hset("stream:{alice}:1", "note", "by hand")
     await redis.pexpire("stream:{alice}:1", 5_000)
 
-    assert (await tracker.list("alice")).streams[0].ref == ""
+    assert (await tracker.list("alice")).streams[0].ref == "no-ref-in-seat-0001"
     assert (await admitted(tracker)).live == 2
     assert len(await tracker.terminate_all("alice")) == 2
 
