@@ -292,6 +292,16 @@ async def test_a_start_that_is_no_time_breaks_no_order(
     assert len(await tracker.set_user_limit("alice", 1, end_excess=True)) == 3
 
 
+async def test_a_repetition_gets_no_stream_that_its_player_could_not_keep(tracker: StreamTracker, redis: Redis) -> None:
+    await admitted(tracker, idempotency_key="k")
+    await redis.hdel("stream:{alice}:1", "sig")
+
+    again = await admitted(tracker, idempotency_key="k")
+
+    assert again.stream.seat == 2
+    assert isinstance(await tracker.heartbeat("alice", again.lease.stream_id), Lease)
+
+
 async def test_a_stream_without_ttl_gets_one_with_the_next_heartbeat(tracker: StreamTracker, redis: Redis) -> None:
     stream_id = (await admitted(tracker)).lease.stream_id
     await redis.persist("stream:{alice}:1")

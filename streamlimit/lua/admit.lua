@@ -186,7 +186,7 @@ local own, named
 local nameless = take_over ~= '' and nameless_seat(take_over)
 local free_seat = 1
 for _, stream in ipairs(live) do
-  if stream.ref == ref or request ~= '' and stream.request == request then
+  if stream.ref == ref or request ~= '' and stream.request == request and stream.sig then
     if dry_run == '1' then return {'admissible', now, #live, limit} end
     redis.call('PEXPIRE', KEYS[stream.seat + 3], ttl)
     stream.pttl = ttl
