@@ -14,6 +14,7 @@ from streamlimit.doctor import examine
 from streamlimit.findings import Finding, worst
 from streamlimit.stream_id import mint_ref
 from streamlimit.user_keys import examine_user
+from tests.cluster import Cluster
 from tests.servers import RedisServer, free_port
 
 SOUND: Final[dict[str, str | int]] = {"ref": mint_ref(3), "sig": "s" * 16, "started_at": 1_795_478_462_516}
@@ -206,6 +207,19 @@ def test_a_server_that_is_not_there_is_told_in_one_finding(store: Redis) -> None
     found = examined(store, f"redis://127.0.0.1:{free_port()}/0")
 
     assert [(one.check, one.state) for one in found.values()] == [("reachable", "problem")]
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_server_of_the_user_is_examined(empty_cluster: Cluster) -> None:
+    async def run() -> list[Finding]:
+        async with connect(empty_cluster.url()) as client:
+            await client.set("user:{alice}", "x")
+            return await examine_user(client, Rules(), "alice")
+
+    found = {finding.check: finding for finding in asyncio.run(run())}
+
+    assert found["user:{alice}"].state == "problem"
+    assert found["user:{alice}"].node == found["seats"].node != ""
 
 
 def test_the_command_examines_one_user(store: Redis, capsys: pytest.CaptureFixture[str]) -> None:
