@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 
 from streamlimit import examples, problems, wire
 from streamlimit.callers import Role
-from streamlimit.handlers import is_legacy
+from streamlimit.handlers import delete_user, end_all, is_legacy, put_user
 from streamlimit.problems import ProblemType
 from streamlimit.routes import OPERATIONS, TAGS, Operation
 
@@ -38,6 +38,8 @@ with a release, or by itself when the heartbeats stop.
 """
 _ALL_PROBLEMS: Final = tuple(kind for kind in vars(problems).values() if isinstance(kind, ProblemType))
 _CHALLENGES: Final = (problems.UNAUTHENTICATED, problems.FORBIDDEN)
+_REPAIRS: Final = (end_all, put_user, delete_user)
+"""What repairs damaged keys, and meets none that it does not own."""
 _JSON: Final = "application/json"
 _SCHEMA: Final = "#/components/schemas/{model}"
 
@@ -223,7 +225,7 @@ def _problems(operation: Operation) -> dict[int, list[ProblemType]]:
     kinds = [*operation.problems, problems.BODY_TOO_LARGE, problems.INTERNAL_ERROR]
     if operation.path not in ("/livez", "/metrics"):
         kinds.append(problems.STORE_UNAVAILABLE)
-    if "{user_id}" in operation.path:
+    if "{user_id}" in operation.path and operation.handler not in _REPAIRS:
         kinds.append(problems.DAMAGED_KEY)
     if operation.roles:
         kinds += [*_CHALLENGES, problems.TOO_MANY_REQUESTS, problems.KEYS_UNAVAILABLE]
