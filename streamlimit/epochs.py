@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
@@ -72,17 +73,14 @@ class Epochs:
             slots = self._topology.slots(node)
             if not slots:
                 return 0  # it has given them to others meanwhile
-            unserved: set[int] = set()
-            recovering_ms = await self._meet(node, self._unmet(node) or slots[:1], unserved=unserved)
-        self._outages.end(slot for slot in slots if slot not in unserved)
-        return recovering_ms
+            found = await self._meet(node, self._unmet(node) or slots[:1])
+        self._outages.end(slot for slot in slots if slot not in found.unserved)
+        return found.recovering_ms
 
     def _unmet(self, node: Node) -> Sequence[int]:
         return [slot for slot in self._topology.slots(node) if self.must_meet(slot)]
 
-    async def _meet(
-        self, node: Node, slots: Sequence[int], needed: int | None = None, unserved: set[int] | None = None
-    ) -> int:
+    async def _meet(self, node: Node, slots: Sequence[int], needed: int | None = None) -> "_Found":
         """Meet some slots of a server, and all of them where one has lost its data.
 
         What was lost is noted when all of them are met: an interruption must not hide it from the next who asks.
@@ -91,29 +89,29 @@ class Epochs:
             node: The server.
             slots: Those to meet.
             needed: The one without which the meeting has failed; None where any will do.
-            unserved: Gets those that the server does not serve. They concern their own users only.
         """
-        lost: dict[int, str] = {}
-        errors: dict[int, ClusterDownError] = {}
-        recovering_ms = await self._ask(node, slots, lost, errors)
-        if lost:
+        found = _Found()
+        await self._ask(node, slots, found)
+        if found.lost:
             rest = set(self._topology.slots(node)).difference(slots)
-            recovering_ms = max(recovering_ms, await self._ask(node, sorted(rest), lost, errors))
-        for slot, epoch in lost.items():
+            await self._ask(node, sorted(rest), found)
+        for slot, epoch in found.lost.items():
             self._note(slot, epoch)
-        if needed in errors or errors.keys() >= set(slots):
-            raise errors.get(needed) or errors[slots[0]]  # type: ignore[arg-type] # None is no key of it
-        if unserved is not None:
-            unserved |= errors.keys()
-        return recovering_ms
+        for cause, left_ms in found.recoveries.items():
+            _logger.warning(
+                "%s %s: for %.1f s running streams resume and new admissions wait",
+                node.name or "The store",
+                cause,
+                left_ms / 1000,
+            )
+        for slot, error in found.unserved.items():
+            if slot == needed or len(found.unserved) >= len(slots):
+                raise error
+        return found
 
-    async def _ask(
-        self, node: Node, slots: Sequence[int], lost: dict[int, str], errors: dict[int, ClusterDownError]
-    ) -> int:
-        """Ask for epochs, note those that go on, and put those that are others than we know into `lost`."""
+    async def _ask(self, node: Node, slots: Sequence[int], found: "_Found") -> None:
+        """Ask for epochs, and note those that go on."""
         fresh = secrets.token_hex(8)
-        recovering_ms = 0
-        causes: dict[str, int] = {}
         for at in range(0, len(slots), _AT_ONCE):
             part = slots[at : at + _AT_ONCE]
             outages = [self._outages.is_long(slot) for slot in part]
@@ -122,36 +120,31 @@ class Epochs:
             if not self._topology.slots(node):
                 raise RedisConnectionError("it was replaced meanwhile")  # what it says counts no more
             now_ms = round(asyncio.get_running_loop().time() * 1000)
-            for slot, outage, wanted, found in zip(part, outages, commands, replies, strict=True):
-                if not isinstance(found, RedisError):
-                    node.clock_ahead_ms = found[1] - now_ms
+            for slot, outage, wanted, reply in zip(part, outages, commands, replies, strict=True):
+                if not isinstance(reply, RedisError):
+                    node.clock_ahead_ms = reply[1] - now_ms
                 try:
-                    reply = await self._final(found, wanted)
+                    epoch = await self._final(reply, wanted)
                 except ClusterDownError as error:
-                    errors[slot] = error
-                    continue
-                if reply is None:
-                    continue
-                epoch, now, recovering_until, *was_damaged = reply
-                if was_damaged:
-                    _logger.error("%s was no hash, overwritten by hand: it is made anew", self._keys[slot])
-                is_another = epoch != self._known[slot] != ""
-                left_ms = max(0, recovering_until - now)
-                if left_ms and (outage or is_another or was_damaged):
-                    causes["was out of reach for long" if outage else "lost its data"] = left_ms
-                recovering_ms = max(recovering_ms, left_ms)
-                if is_another:
-                    lost[slot] = epoch
+                    found.unserved[slot] = error
                 else:
-                    self._note(slot, epoch)
-        for cause, left_ms in causes.items():
-            _logger.warning(
-                "%s %s: for %.1f s running streams resume and new admissions wait",
-                node.name or "The store",
-                cause,
-                left_ms / 1000,
-            )
-        return recovering_ms
+                    if epoch is not None:
+                        self._compare(slot, epoch, found, outage=outage)
+
+    def _compare(self, slot: int, reply: Any, found: "_Found", *, outage: bool) -> None:
+        """Compare the epoch of a slot with the one that is known."""
+        epoch, now, recovering_until, *was_damaged = reply
+        if was_damaged:
+            _logger.error("%s was no hash, overwritten by hand: it is made anew", self._keys[slot])
+        is_another = epoch != self._known[slot] != ""
+        left_ms = max(0, recovering_until - now)
+        if left_ms and (outage or is_another or was_damaged):
+            found.recoveries["was out of reach for long" if outage else "lost its data"] = left_ms
+        found.recovering_ms = max(found.recovering_ms, left_ms)
+        if is_another:
+            found.lost[slot] = epoch
+        else:
+            self._note(slot, epoch)
 
     def _note(self, slot: int, epoch: str) -> None:
         self._known[slot] = epoch
@@ -171,3 +164,17 @@ class Epochs:
         if isinstance(reply, RedisError):
             raise reply
         return reply
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a meeting found out."""
+
+    lost: dict[int, str] = field(default_factory=dict)
+    """The epochs that are others than we know."""
+    unserved: dict[int, ClusterDownError] = field(default_factory=dict)
+    """Slots that the server does not serve. They concern their own users only."""
+    recoveries: dict[str, int] = field(default_factory=dict)
+    """How long those go on that the meeting opened or learned of, by their cause, ms."""
+    recovering_ms: int = 0
+    """How long any of them goes on."""

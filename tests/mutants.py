@@ -490,13 +490,8 @@ MUTANTS: Final = (
     Mutant(
         "a slot that nobody serves takes its server away", ATTEMPTS, " and not isinstance(error, ClusterDownError)", ""
     ),
-    Mutant(
-        "a slot that nobody serves stops every meeting",
-        EPOCHS,
-        "                    errors[slot] = error\n                    continue",
-        "                    raise",
-    ),
-    Mutant("a probe that was refused ends the outage", EPOCHS, " or errors.keys() >= set(slots):", ":"),
+    Mutant("a slot that nobody serves stops every meeting", EPOCHS, "found.unserved[slot] = error", "raise"),
+    Mutant("a probe that was refused ends the outage", EPOCHS, " or len(found.unserved) >= len(slots):", ":"),
     Mutant("MISCONF is no outage", ATTEMPTS, ', "MISCONF "', ""),
     Mutant(
         "each flap is told to be back",
