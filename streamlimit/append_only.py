@@ -1,0 +1,160 @@
+"""Repairs the append-only files of the embedded store after a power loss or a failing disk.
+
+Valkey by itself drops a command that was cut off at the end of the last file, and refuses to start if anything else is
+wrong. Here the files are read up to the first place that is damaged, by Valkey's own checker, which also drops a
+transaction that is not complete. What can be read becomes the new `appendonlydir`; the old one is kept beside it as
+`appendonlydir.damaged-DATE`. For example, 512 NUL bytes behind the last command are cut off, and nothing else is lost.
+
+How much was lost behind the damage is not known. So the repaired files end with a new epoch in recovery: for one TTL
+running streams resume and new admissions wait, as after any loss of data.
+
+Like the supervisor, which runs it when the server refuses to start, it imports nothing but the standard library.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LIVE: Final = "appendonlydir"
+_REPAIRED: Final = f"{LIVE}.repaired"  # the supervisor looks for it, too
+_NAME: Final = "appendonly.aof"
+_MANIFEST: Final = f"{_NAME}.manifest"
+_PART: Final = re.compile(r"file ([\w.-]+) seq (\d+) type ([bih])")
+_BASE, _HISTORY = "b", "h"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the files that together hold the data."""
+
+    path: Path
+    seq: int
+    kind: str
+    """`b`: what was there when the log began; `i`: the log since; `h`: no longer needed."""
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+
+def repair(directory: Path, binary: Path, epoch_key: str, ttl_ms: int) -> str:
+    """Set damaged files aside and keep what can be read of them. No server may use them meanwhile.
+
+    Args:
+        directory: That of the server.
+        binary: The server's program, which is its checker, too.
+        epoch_key: The key of the store's epoch.
+        ttl_ms: The stream TTL, for which recovery lasts.
+
+    Returns:
+        What was done; empty if nothing is damaged.
+
+    Raises:
+        OSError: The files cannot be read or written.
+    """
+    live, repaired = directory / LIVE, directory / _REPAIRED
+    if not live.exists():
+        if not repaired.exists():
+            return ""
+        repaired.rename(live)  # an earlier repair was interrupted between its last two steps
+        return f"an interrupted repair was completed; the original is beside {live}"
+    shutil.rmtree(repaired, ignore_errors=True)
+    parts = list(_parts(live))
+    kept: list[tuple[_Part, int]] = []
+    damaged: _Part | None = None
+    for part in parts:
+        readable = _readable_bytes(binary, part)
+        kept.append((part, readable))
+        if readable < part.size or not part.path.exists():
+            damaged = part
+            if part.kind == _BASE and not readable:
+                kept.clear()  # changes to what is gone mean nothing
+            if part.kind != _BASE or not readable:
+                break
+    if parts and not damaged:
+        return ""
+    lost = sum(part.size for part in parts) - sum(size for _, size in kept)
+    _write(repaired, kept, _new_epoch(epoch_key, ttl_ms))
+    aside = directory / f"{LIVE}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    live.rename(aside)
+    repaired.rename(live)
+    if not kept or not damaged:
+        return f"nothing of them can be read, so that all limits and streams are lost; they are kept in {aside}"
+    return f"the last {lost} bytes, from {damaged.path.name} on, cannot be read; the original is kept in {aside}"
+
+
+def _parts(live: Path) -> Iterator[_Part]:
+    """The files in the order in which the server reads them; none if the manifest cannot be read."""
+    try:
+        lines = (live / _MANIFEST).read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return
+    found = [_PART.match(line) for line in lines]
+    if all(found):
+        yield from (
+            _Part(live / match[1], int(match[2]), match[3]) for match in found if match and match[3] != _HISTORY
+        )
+
+
+def _readable_bytes(binary: Path, part: _Part) -> int:
+    """How many bytes from the beginning can be used."""
+    if not part.size:
+        return 0
+    # The name by which the server's program is called makes it the checker.
+    kind = "rdb" if part.path.suffix == ".rdb" else "aof"
+    checked = subprocess.run(  # noqa: S603 - our own binary
+        [f"valkey-check-{kind}", str(part.path)], executable=binary, capture_output=True, check=False
+    )
+    if kind == "rdb" and checked.returncode:
+        return 0
+    pattern = rb"^\[offset (\d+)\] Checksum OK" if kind == "rdb" else rb"ok_up_to=(\d+)"
+    found = re.search(pattern, checked.stdout, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _write(repaired: Path, kept: list[tuple[_Part, int]], last: bytes) -> None:
+    repaired.mkdir(mode=0o700)
+    manifest = []
+    for part, size in kept:
+        target = repaired / part.path.name
+        with part.path.open("rb") as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            copy.truncate(size)
+            os.fsync(copy.fileno())
+        manifest.append(f"file {target.name} seq {part.seq} type {part.kind}\n")
+    seq = 1 + max((part.seq for part, _ in kept), default=0)
+    name = f"{_NAME}.{seq}.incr.aof"
+    manifest.append(f"file {name} seq {seq} type i\n")
+    for path, content in ((repaired / name, last), (repaired / _MANIFEST, "".join(manifest).encode())):
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _new_epoch(key: str, ttl_ms: int) -> bytes:
+    """The commands that open recovery, as a log has them."""
+    now = time.time_ns() // 1_000_000
+    fields = {"id": secrets.token_hex(8), "since": now, "recovering_until": now + ttl_ms}
+    commands = (("SELECT", "0"), ("HSET", key, *(str(word) for field in fields.items() for word in field)))
+    return b"".join(
+        f"*{len(words)}\r\n".encode()
+        + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words))
+        for words in commands
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(repair(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
