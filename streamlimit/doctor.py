@@ -5,6 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from streamlimit import checks, hash_slots
 from streamlimit.damage import is_damage
 from streamlimit.findings import Finding
 from streamlimit.keys import SINGLE_SERVER, Keys
+from streamlimit.known_secrets import FIELD, fingerprints, kept_ms
 from streamlimit.permissions import check_permissions
 from streamlimit.probe import check_scripts
 from streamlimit.rules import Rules
@@ -31,19 +33,24 @@ _CLOCK_MS: Final = 1_000
 """A REF from so far ahead of the store's clock does not count as young."""
 
 
-async def examine(client: Redis | RedisCluster, rules: Rules, key_prefix: str = "") -> list[Finding]:
+async def examine(
+    client: Redis | RedisCluster, rules: Rules, key_prefix: str = "", own_secrets: Sequence[str] = ()
+) -> list[Finding]:
     """Ask everything. It leaves nothing behind, says what it cannot find out, and never fails.
 
     Args:
         client: As `connect` makes it; still to be closed.
         rules: Of the deployment.
         key_prefix: Of the deployment.
+        own_secrets: Of the deployment, as far as they are known here.
     """
     async with surveyed(client) as survey:
         findings = list(survey.findings)
         # One after the other: they would make each other look slow.
         for target in survey.targets:
-            examination = _Examination(target, user_of(client), rules, key_prefix, promotes=survey.promotes)
+            examination = _Examination(
+                target, user_of(client), rules, key_prefix, own_secrets, promotes=survey.promotes
+            )
             findings += [dataclasses.replace(finding, node=target.name) for finding in await examination.run()]
         return findings
 
@@ -51,11 +58,21 @@ async def examine(client: Redis | RedisCluster, rules: Rules, key_prefix: str = 
 class _Examination:
     """That of one server."""
 
-    def __init__(self, target: Target, user: str, rules: Rules, key_prefix: str, *, promotes: bool) -> None:
+    def __init__(
+        self,
+        target: Target,
+        user: str,
+        rules: Rules,
+        key_prefix: str,
+        own_secrets: Sequence[str],
+        *,
+        promotes: bool,
+    ) -> None:
         self._target = target
         self._user = user
         self._rules = rules
         self._promotes = promotes
+        self._own_secrets = own_secrets
         tags = SINGLE_SERVER if target.slots is None else hash_slots.tags()
         self._keys = Keys(key_prefix, rules.max_limit, tags)
         self._found: list[Finding] = []
@@ -93,6 +110,10 @@ class _Examination:
         self._judge(checks.connections, info)
         self._judge(checks.timeout, config, self._rules.heartbeat_ms / 1000)
         self._found.append(await check_recovery(target, self._epoch_keys()))
+        slot = self._keys.slot("0")
+        if target.slots is None or slot in target.slots:
+            key = self._keys.epochs[slot]
+            self._found.append(await check_secrets(target, key, self._own_secrets, self._rules.ttl_ms))
 
     def _judge(self, judge: Callable[..., Finding | list[Finding]], *told: Any, **options: Any) -> None:
         try:
@@ -211,6 +232,36 @@ def judged_recovery(epochs: Sequence[Sequence[str | None]], now_ms: int) -> Find
         return Finding("recovery", "warning", found, "see maxmemory-policy, and who else uses this server")
     began = datetime.fromtimestamp(max(since for since, _ in known) / 1000, UTC).isoformat(timespec="seconds")
     return Finding("recovery", "ok", f"none; it has its data since {began.replace('+00:00', 'Z')}")
+
+
+async def check_secrets(target: Target, epoch_key: str, own_secrets: Sequence[str], ttl_ms: int) -> Finding:
+    """Say whether a process with these settings would share a secret with those that run."""
+    by_hand = f"look at it by hand: redis-cli HGETALL '{epoch_key}' has a field {FIELD}FINGERPRINT for each in use"
+    try:
+        fields = await target.ask("HGETALL", epoch_key)
+        seconds, _ = await target.ask("TIME")
+    except ResponseError as error:
+        return Finding("secret", "skipped", f"the server does not tell us: {error}", by_hand)
+    since = seconds * 1000 - kept_ms(ttl_ms)
+    in_use = {
+        name.removeprefix(FIELD) for name, last in fields.items() if name.startswith(FIELD) and _number(last) > since
+    }
+    return judged_secrets(in_use, fingerprints(own_secrets))
+
+
+def judged_secrets(in_use: AbstractSet[str], own: Sequence[str]) -> Finding:
+    """Compare the fingerprints of the secrets that running processes use with those of the settings."""
+    if not in_use:
+        return Finding("secret", "ok", "no process with this key prefix has reported one lately")
+    listed = ", ".join(sorted(in_use))
+    if not own:
+        by_hand = "run this with the SECRET or DATA_DIR of the service"
+        return Finding("secret", "skipped", f"none is set here; fingerprints of those in use: {listed}", by_hand)
+    if in_use.isdisjoint(own):
+        found = f"the one set here ({', '.join(own)}) is none of those in use ({listed}; these are fingerprints)"
+        advice = "give all processes the same SECRET: each calls streams unknown that another signed"
+        return Finding("secret", "problem", found, advice)
+    return Finding("secret", "ok", f"shared with the processes that use this store; fingerprints in use: {listed}")
 
 
 def _number(text: str | None) -> int:

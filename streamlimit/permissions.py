@@ -18,7 +18,7 @@ NEEDED: Final = {
     "stream": ("EXISTS", "PTTL", "HMGET", "HLEN", "HSET", "PEXPIRE", "DEL"),
     "user": ("HGET", "HLEN", "HSET", "DEL"),
     "ended": ("HGET", "HGETALL", "HEXISTS", "HLEN", "HSET", "HDEL", "PEXPIRE", "DEL"),
-    "epoch": ("PERSIST", "HMGET", "HSET", "DEL"),
+    "epoch": ("PERSIST", "HMGET", "HGETALL", "HSET", "HDEL", "DEL"),
     "admissions": ("INCRBY", "PTTL", "PEXPIRE", "DEL"),
 }
 """The commands of the scripts and of `Store`, by the kind of key. Beside them: TIME, and to run the scripts at all

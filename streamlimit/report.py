@@ -14,6 +14,7 @@ from streamlimit.connection import MEMORY_URL, connect
 from streamlimit.doctor import examine
 from streamlimit.findings import Finding, State, worst
 from streamlimit.log_lines import one_line
+from streamlimit.secret import SecretError, load_secret
 from streamlimit.settings import Settings
 from streamlimit.user_keys import examine_user
 
@@ -59,7 +60,7 @@ async def _examine(settings: Settings, user_id: str | None) -> list[Finding]:
     client = connect(settings.store_url)
     try:
         if user_id is None:
-            findings = await examine(client, settings.rules, settings.key_prefix)
+            findings = await examine(client, settings.rules, settings.key_prefix, _secrets(settings))
         else:
             findings = await examine_user(client, settings.rules, user_id, settings.key_prefix)
     finally:
@@ -73,6 +74,16 @@ def _one_line(finding: Finding) -> Finding:
     """Replies of the server stand in it, and names that Sentinels and replicas gave themselves."""
     found, advice, node = map(one_line, (finding.found, finding.advice, finding.node))
     return dataclasses.replace(finding, found=found, advice=advice, node=node)
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Those of the service, as far as they can be read here."""
+    if settings.secrets:
+        return settings.secrets
+    try:
+        return list(filter(None, [load_secret(settings.data_dir)]))
+    except (SecretError, OSError):
+        return []  # the service says at its start what is wrong with it
 
 
 def _about_embedded(finding: Finding) -> Finding:

@@ -19,6 +19,7 @@ from streamlimit.epochs import Epochs
 from streamlimit.errors import DamagedKey, StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
+from streamlimit.known_secrets import REPORT_SECONDS, KnownSecrets
 from streamlimit.lane import Lane
 from streamlimit.node import MAX_CLAIMS, Claim, Command, Node, command, script_call
 from streamlimit.outages import Outages
@@ -56,6 +57,7 @@ class Store:
             store opens recovery.
         budget_seconds: After this time every operation has answered or failed.
         name_user: What the log calls a user.
+        secrets: Sign the stream ids; the store remembers their fingerprints.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Store:
         outage_ms: int,
         budget_seconds: float,
         name_user: Callable[[str], str],
+        secrets: Sequence[str] = (),
     ) -> None:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
@@ -79,6 +82,9 @@ class Store:
         self._ttl_ms = ttl_ms
         self._debts = Debts(self.run)
         self._damages = Damages(name_user)
+        self._secrets_slot = keys.slot("0")
+        self._secrets = KnownSecrets(keys.epochs[self._secrets_slot], secrets, ttl_ms) if secrets else None
+        self._reporting: asyncio.Task[None] | None = None
         self._repair: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -87,15 +93,19 @@ class Store:
         await self._topology.open()
         with contextlib.suppress(StoreUnavailable):  # logged, and being probed
             for warning in (await self.health()).warnings:
-                _logger.warning("%s", warning)
+                if not self._secrets or warning != self._secrets.warning:  # which is logged already
+                    _logger.warning("%s", warning)
+        if self._secrets:
+            self._reporting = asyncio.create_task(self._report_secrets_regularly(), name="streamlimit-secrets")
 
     async def close(self) -> None:
         """Do what is still owed, as far as the store answers, and close all connections."""
         self._closing = True
-        while self._repair is not None and not self._repair.done():
-            # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
-            self._repair.cancel()
-            await asyncio.wait([self._repair], timeout=_PROBE_SECONDS)
+        for task in (self._reporting, self._repair):
+            while task is not None and not task.done():
+                # Again and again: before Python 3.12 asyncio.wait_for, in redis-py, may swallow a cancellation.
+                task.cancel()
+                await asyncio.wait([task], timeout=_PROBE_SECONDS)
         self._outages.close()
         await self._debts.settle(_CLOSE_SECONDS)
         await self._topology.close()
@@ -203,6 +213,9 @@ class Store:
             raise lost[0]
         told = [f"some users cannot be served: {one}" for one in lost]
         told += dict.fromkeys(warning for one in healths for warning in one.warnings)
+        if self._secrets:
+            await self._report_secrets(self._secrets)
+            told += filter(None, [self._secrets.warning])
         return Health(max(one.recovering_ms for one in healths), tuple(told))
 
     def owe(self, call: Call) -> None:
@@ -275,6 +288,15 @@ class Store:
             _logger.debug("No INFO from %s: %s", node.name, told)
             return Health(recovering_ms)
         return Health(recovering_ms, tuple(warnings("\n".join(told))))
+
+    async def _report_secrets(self, secrets: KnownSecrets) -> None:
+        with contextlib.suppress(*NOBODY):
+            await secrets.report(self._topology.node(self._secrets_slot))
+
+    async def _report_secrets_regularly(self) -> None:
+        while self._secrets:
+            await asyncio.sleep(REPORT_SECONDS)
+            await self._report_secrets(self._secrets)
 
     def _note_replaced(self, lost_seconds: float) -> None:
         self._outages.begin_replaced(lost_seconds)

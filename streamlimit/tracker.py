@@ -86,6 +86,7 @@ class StreamTracker:
             outage_ms=rules.ttl_ms - rules.heartbeat_ms,
             budget_seconds=budget_seconds,
             name_user=name_user or Audit("hashed", secrets[0]).name,
+            secrets=secrets,
         )
         self._rate = AdmissionRate(self._store, self._calls, rules.admissions_per_minute)
 

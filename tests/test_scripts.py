@@ -78,6 +78,8 @@ BY_HAND = [
     ("resume", KEYS, ["", "R1", "S1", "", "2", "0", "3", "3000", "1", ""], r"^live \d+ 1 3000 R1 \d+ tv-1$"),
     ("epoch", [KEYS[2]], ["", "E1", "3000", ""], r"^E1 \d+ 0$"),
     ("epoch", [KEYS[2]], ["E0", "E2", "3000", ""], r"^E1 \d+ \d+$"),
+    ("secrets", [KEYS[2]], ["600000", "F1"], r"^1$"),
+    ("secrets", [KEYS[2]], ["600000", "F2"], r"^0 F1$"),
     ("release", KEYS, ["R1", "", "", "terminated", ""], r"^1$"),
     ("resume", KEYS, ["", "R1", "S1", "1", "2", "0", "3", "3000", "1", ""], r"^ended terminated$"),
     ("trim", KEYS, ["0", "terminated", "1000", ""], r"^\d+$"),
