@@ -18,7 +18,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
-from streamlimit import Rules
+from streamlimit import Rules, StreamTracker
 from streamlimit.checks import connections, memory, min_replicas, persistence, replicas, timeout, version
 from streamlimit.cli import main
 from streamlimit.connection import connect
@@ -67,6 +67,21 @@ def examined(url: str, **options: Any) -> list[Finding]:
             await client.aclose()
 
     return asyncio.run(run())
+
+
+def test_a_secret_that_no_running_process_shares_is_a_problem(sound_server: RedisServer) -> None:
+    async def serve() -> None:
+        async with StreamTracker.from_url(sound_server.url, ["a" * 32]):
+            pass
+
+    asyncio.run(serve())
+
+    assert finding(examined(sound_server.url, own_secrets=["a" * 32]), "secret").state == "ok"
+    assert finding(examined(sound_server.url, own_secrets=["b" * 32, "a" * 32]), "secret").state == "ok"
+    assert finding(examined(sound_server.url), "secret").state == "skipped"
+    strange = finding(examined(sound_server.url, own_secrets=["b" * 32]), "secret")
+    assert strange.state == "problem"
+    assert "give all processes the same SECRET" in strange.advice
 
 
 def require_password(server: RedisServer) -> None:

@@ -15,6 +15,7 @@ import streamlimit
 from streamlimit.callers import Role
 from streamlimit.dispatch import new_counters, new_metrics
 from streamlimit.routes import OPERATIONS, Operation
+from streamlimit.secret import load_or_make_secret
 from tests.conftest import missing
 from tests.documents import CHANCE, ROOT, blocks, check_commands, commands
 from tests.servers import RedisServer, Service, free_port, serving
@@ -33,6 +34,7 @@ CHANCE_IN_README: Final = CHANCE | {
     r"(?s)^ok +maxmemory .*?(?=^ok +persistence)": "SIZES\n",
     r"(?s)^ok +maxclients .*?(?=^ok +timeout)": "NUMBERS\n",
     r"\d{4}-\d\d-\d\dT[0-9:]+Z": "TIME",
+    r"^ +[0-9a-f]{12}$": "FINGERPRINT",
     r"^(All is well\.|warnings: 1)$": "SUMMARY",
 }
 """How fast the machine is, how large, and how much else it does."""
@@ -44,7 +46,8 @@ def test_the_commands_of_the_readme_answer_as_it_says(tmp_path: Path) -> None:
         if shutil.which(tool) is None:
             missing(tool)
     with serving(Service(tmp_path)) as service:
-        check_commands(README, {"8080": str(service.port), "6390": str(service.embedded_port)}, CHANCE_IN_README)
+        replace = {"8080": str(service.port), "6390": str(service.embedded_port)}
+        check_commands(README, replace | {"--data-dir data": f"--data-dir {tmp_path / 'data'}"}, CHANCE_IN_README)
 
 
 @pytest.mark.slow
@@ -120,11 +123,13 @@ def test_the_command_about_metrics_answers_as_it_says(tmp_path: Path) -> None:
         check_commands(METRICS, {"8080": str(service.port)})
 
 
-def test_the_library_example_runs(valkey_server: RedisServer) -> None:
+def test_the_library_example_runs_with_the_secret_of_the_service(valkey_server: RedisServer, tmp_path: Path) -> None:
     (example,) = blocks(README, "python")
     assert len([line for line in example.splitlines() if line]) <= 12
+    load_or_make_secret(tmp_path / "data")
     code = example.replace("6390", str(valkey_server.port))
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     assert done.stderr == ""
     assert done.stdout.startswith("Lease(stream_id='1.")

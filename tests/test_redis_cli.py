@@ -27,6 +27,7 @@ CHANCE: Final = {
     r"(?<=   2\) \(integer\) )\d{5}$": "PTTL",
     r"^\d{5}$": "PTTL",
     r"^[0-9a-f]{16}$": "EPOCH",
+    r"^secret:[0-9a-f]{12}$": "SECRET",
     r"^\d+ \d+ \d+\.\d\d \d+$": "LATENCY",
     r"^(uptime_in_seconds|connected_clients):\d+$": r"\1:NUMBER",
     r"^(used_memory_human):[\d.]+[KM]$": r"\1:SIZE",

@@ -70,7 +70,7 @@ def test_one_that_cannot_be_closed_is_refused(path: Path, monkeypatch: pytest.Mo
     write(path, GOOD.encode(), 0o666)
     monkeypatch.setattr(Path, "chmod", refuse)
 
-    with pytest.raises(SecretError, match="mode 0666.*Operation not permitted.*chmod 600"):
+    with pytest.raises(SecretError, match=r"mode 0666.*Operation not permitted.*chmod 600"):
         load_or_make_secret(path.parent)
 
 
