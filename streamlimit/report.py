@@ -65,6 +65,8 @@ async def _examine(settings: Settings, user_id: str | None) -> list[Finding]:
             findings = await examine_user(client, settings.rules, user_id, settings.key_prefix)
     finally:
         await client.aclose()
+    if not settings.secrets:
+        findings = [_about_secret_of_data_dir(finding, settings) for finding in findings]
     if settings.is_embedded:
         return [_about_embedded(finding) for finding in findings]
     return findings
@@ -84,6 +86,15 @@ def _secrets(settings: Settings) -> list[str]:
         return list(filter(None, [load_secret(settings.data_dir)]))
     except (SecretError, OSError):
         return []  # the service says at its start what is wrong with it
+
+
+def _about_secret_of_data_dir(finding: Finding, settings: Settings) -> Finding:
+    """A secret that was merely found here may be that of another deployment."""
+    if finding.check == "secret" and finding.state == "problem":
+        found = f"{finding.found}; it was read from {settings.data_dir / 'secret'}, which the service may not use"
+        advice = f"run this with the DATA_DIR of the service, or {finding.advice}"
+        return dataclasses.replace(finding, state="warning", found=found, advice=advice)
+    return finding
 
 
 def _about_embedded(finding: Finding) -> Finding:

@@ -122,7 +122,7 @@ def test_of_a_sound_server_all_is_well(sound_server: RedisServer) -> None:
     assert {one.check: one.state for one in findings if one.check != "scripts"} == dict.fromkeys(
         (
             *("reachable", "version", "permissions", "clock", "maxmemory-policy", "maxmemory", "persistence"),
-            *("appendfsync", "replicas", "min-replicas-to-write", "maxclients", "timeout", "recovery"),
+            *("appendfsync", "replicas", "min-replicas-to-write", "maxclients", "timeout", "recovery", "secret"),
         ),
         "ok",
     )

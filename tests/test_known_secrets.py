@@ -1,15 +1,18 @@
 """Processes of one deployment share a secret, and one that does not is told so."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import StreamTracker, store
+from streamlimit import StreamTracker, report, store
 from streamlimit.doctor import judged_secrets
 from streamlimit.known_secrets import FIELD, fingerprints, kept_ms
+from streamlimit.settings import Settings
 from tests.conftest import RULES, SECRET, Serve, TrackerFactory
 from tests.helpers import until
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -142,3 +145,21 @@ def test_the_doctor_compares_fingerprints() -> None:
     assert strange.state == "problem"
     assert ours[0] in strange.found
     assert "give all processes the same SECRET" in strange.advice
+
+
+@pytest.mark.parametrize("source", ["SECRET", "DATA_DIR"])
+async def test_the_doctor_is_sure_of_a_configured_secret_only(
+    source: str, valkey_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lies in the data directory may be that of a service that ran here once."""
+    async with StreamTracker.from_url(valkey_server.url, [SECRET], key_prefix=source):
+        pass
+    if source == "SECRET":
+        monkeypatch.setenv("STREAMLIMIT_SECRET", OTHER.replace(",", ""))
+    else:
+        (tmp_path / "secret").write_text(OTHER)
+    settings = Settings(redis_url=valkey_server.url, data_dir=tmp_path, key_prefix=source)
+
+    (found,) = [one for one in await report._examine(settings) if one.check == "secret"]
+    assert found.state == ("problem" if source == "SECRET" else "warning")
+    assert (str(tmp_path / "secret") in found.found) == (source == "DATA_DIR")
