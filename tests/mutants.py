@@ -43,8 +43,18 @@ TRACKER, STORE, STREAM_ID, HANDLERS = "tracker.py", "store.py", "stream_id.py", 
 ATTEMPTS, CALLS, EPOCHS, NODE, OUTAGES = "attempts.py", "calls.py", "epochs.py", "node.py", "outages.py"
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
 OUTAGE, RULES, DRAIN, DAMAGE = "outage.py", "rules.py", "drain.py", "damage.py"
+SECRETS = "lua/secrets.lua"
 
 MUTANTS: Final = (
+    # The secrets in use.
+    Mutant("a stranger makes itself the rule", SECRETS, "if has_epoch and shared then", "if has_epoch then"),
+    Mutant("a report makes an epoch", SECRETS, "if has_epoch and shared then", "if shared then"),
+    Mutant("a secret is never forgotten", SECRETS, "last + kept <= now", "false"),
+    Mutant("a secret is reported again and again", SECRETS, ">= kept / 10", ">= 0"),
+    Mutant("the first report warns", SECRETS, "shared = shared or #others == 0", ""),
+    Mutant("nobody reports by himself", STORE, "while self._secrets:", "while False:"),
+    Mutant("a short secret in the data directory", "secret.py", "len(secret) < MIN_SECRET_LENGTH", "not secret"),
+    Mutant("a secret stays open to others", "secret.py", "mode & ~_OTHERS", "mode"),
     # The count and the limit.
     Mutant("nobody is refused", ADMIT, "local over = #live - #victims >= limit", "local over = false"),
     Mutant("refused at one more than the limit", ADMIT, "#victims >= limit", "#victims > limit"),

@@ -86,6 +86,7 @@ async def contract(operator: Redis | RedisCluster, url: str) -> None:
     operator.flushall()
     operator.script_flush()
     async with StreamTracker.from_url(url, [SECRET], RULES) as tracker:
+        operator.hset("epoch:{0}", "secret:forgotten", "1")
         await tracker.health()
         first = await tracker.admit("alice", device_id="tv-1")
         assert isinstance(first, Admission)
