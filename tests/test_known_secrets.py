@@ -62,9 +62,12 @@ async def test_a_rotation_warns_nobody(tracker: StreamTracker, make_tracker: Tra
 
 async def test_a_loss_of_everything_brings_them_back_with_the_next_look(tracker: StreamTracker, redis: Redis) -> None:
     await redis.flushall()
-    await tracker.health()
 
-    assert await remembered(redis) == set(fingerprints([SECRET]))
+    async def are_back() -> bool:
+        await tracker.health()
+        return await remembered(redis) == set(fingerprints([SECRET]))
+
+    await until(are_back)
 
 
 async def test_a_secret_that_nobody_reported_for_long_is_forgotten(
