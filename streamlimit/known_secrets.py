@@ -5,9 +5,10 @@ release, would it call the streams of the others "never issued". So each process
 the store once a minute, and warns where it shares none with those in use. See secrets.lua.
 """
 
+import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -18,7 +19,7 @@ from streamlimit.scripts import SECRETS
 FIELD: Final = "secret:"
 """How the fields of the epoch begin that hold fingerprints."""
 
-REPORT_SECONDS: Final = 60
+_REPORT_SECONDS: Final = 60
 _ENDED_MS: Final = 600_000
 """How long the store remembers streams that have ended."""
 _MAX_SECRETS: Final = 8
@@ -43,18 +44,26 @@ class KnownSecrets:
         epoch_key: Where fingerprints are kept.
         secrets: Of this process, the one that signs first.
         ttl_ms: The stream TTL.
+        find_node: Finds the server that holds the key.
     """
 
-    def __init__(self, epoch_key: str, secrets: Sequence[str], ttl_ms: int) -> None:
+    def __init__(self, epoch_key: str, secrets: Sequence[str], ttl_ms: int, find_node: Callable[[], Node]) -> None:
+        self._find_node = find_node
         self._own = fingerprints(secrets)[:_MAX_SECRETS]
         self._call = script_call(SECRETS, [epoch_key], [kept_ms(ttl_ms), *self._own])
         self.warning = ""
         """For an operator; empty where a secret is shared, or it is not known."""
 
-    async def report(self, node: Node) -> None:
-        """Report to the server that holds the key. A failure changes nothing: it is done again soon."""
+    async def report_regularly(self) -> None:
+        """Report once a minute, until cancelled."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            await self.report()
+
+    async def report(self) -> None:
+        """Report now. A failure changes nothing: it is done again soon."""
         try:
-            (reply,) = await node.exchange([self._call])
+            (reply,) = await self._find_node().exchange([self._call])
             if isinstance(reply, RedisError):
                 raise reply
         except (RedisError, TimeoutError, OSError) as error:

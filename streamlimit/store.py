@@ -19,7 +19,7 @@ from streamlimit.epochs import Epochs
 from streamlimit.errors import DamagedKey, StoreOverloaded, StoreUnavailable
 from streamlimit.health import warnings
 from streamlimit.keys import Keys
-from streamlimit.known_secrets import REPORT_SECONDS, KnownSecrets
+from streamlimit.known_secrets import KnownSecrets
 from streamlimit.lane import Lane
 from streamlimit.node import MAX_CLAIMS, Claim, Command, Node, command, script_call
 from streamlimit.outages import Outages
@@ -69,7 +69,7 @@ class Store:
         outage_ms: int,
         budget_seconds: float,
         name_user: Callable[[str], str],
-        secrets: Sequence[str] = (),
+        secrets: Sequence[str],
     ) -> None:
         self._budget_seconds = budget_seconds
         make_node = partial(Node, ttl_ms=ttl_ms, budget_seconds=budget_seconds)
@@ -82,8 +82,8 @@ class Store:
         self._ttl_ms = ttl_ms
         self._debts = Debts(self.run)
         self._damages = Damages(name_user)
-        self._secrets_slot = keys.slot("0")
-        self._secrets = KnownSecrets(keys.epochs[self._secrets_slot], secrets, ttl_ms) if secrets else None
+        slot = keys.slot("0")
+        self._secrets = KnownSecrets(keys.epochs[slot], secrets, ttl_ms, lambda: self._topology.node(slot))
         self._reporting: asyncio.Task[None] | None = None
         self._repair: asyncio.Task[None] | None = None
         self._closing = False
@@ -93,10 +93,9 @@ class Store:
         await self._topology.open()
         with contextlib.suppress(StoreUnavailable):  # logged, and being probed
             for warning in (await self.health()).warnings:
-                if not self._secrets or warning != self._secrets.warning:  # which is logged already
+                if warning != self._secrets.warning:  # which is logged already
                     _logger.warning("%s", warning)
-        if self._secrets:
-            self._reporting = asyncio.create_task(self._report_secrets_regularly(), name="streamlimit-secrets")
+        self._reporting = asyncio.create_task(self._secrets.report_regularly(), name="streamlimit-secrets")
 
     async def close(self) -> None:
         """Do what is still owed, as far as the store answers, and close all connections."""
@@ -213,9 +212,10 @@ class Store:
             raise lost[0]
         told = [f"some users cannot be served: {one}" for one in lost]
         told += dict.fromkeys(warning for one in healths for warning in one.warnings)
-        if self._secrets:
-            await self._report_secrets(self._secrets)
-            told += filter(None, [self._secrets.warning])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._secrets.report()
+        told += filter(None, [self._secrets.warning])
         return Health(max(one.recovering_ms for one in healths), tuple(told))
 
     def owe(self, call: Call) -> None:
@@ -288,15 +288,6 @@ class Store:
             _logger.debug("No INFO from %s: %s", node.name, told)
             return Health(recovering_ms)
         return Health(recovering_ms, tuple(warnings("\n".join(told))))
-
-    async def _report_secrets(self, secrets: KnownSecrets) -> None:
-        with contextlib.suppress(*NOBODY):
-            await secrets.report(self._topology.node(self._secrets_slot))
-
-    async def _report_secrets_regularly(self) -> None:
-        while self._secrets:
-            await asyncio.sleep(REPORT_SECONDS)
-            await self._report_secrets(self._secrets)
 
     def _note_replaced(self, lost_seconds: float) -> None:
         self._outages.begin_replaced(lost_seconds)

@@ -52,7 +52,7 @@ MUTANTS: Final = (
     Mutant("a secret is never forgotten", SECRETS, "last + kept <= now", "false"),
     Mutant("a secret is reported again and again", SECRETS, ">= kept / 10", ">= 0"),
     Mutant("the first report warns", SECRETS, "shared = shared or #others == 0", ""),
-    Mutant("nobody reports by himself", STORE, "while self._secrets:", "while False:"),
+    Mutant("nobody reports by himself", "known_secrets.py", "            await self.report()", "            pass"),
     Mutant("a short secret in the data directory", "secret.py", "len(secret) < MIN_SECRET_LENGTH", "not secret"),
     Mutant("a secret stays open to others", "secret.py", "mode & ~_OTHERS", "mode"),
     # The count and the limit.

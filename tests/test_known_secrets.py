@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from streamlimit import StreamTracker, report, store
+from streamlimit import StreamTracker, known_secrets, report
 from streamlimit.doctor import judged_secrets
 from streamlimit.known_secrets import FIELD, fingerprints, kept_ms
 from streamlimit.settings import Settings
@@ -95,7 +95,7 @@ async def test_a_report_is_not_written_again_and_again(tracker: StreamTracker, r
 async def test_a_process_that_nobody_asks_reports_all_the_same(
     monkeypatch: pytest.MonkeyPatch, make_tracker: TrackerFactory, redis: Redis
 ) -> None:
-    monkeypatch.setattr(store, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(known_secrets, "_REPORT_SECONDS", 0.05)
     await make_tracker()
     (field,) = [FIELD + one for one in fingerprints([SECRET])]
     await redis.hdel("epoch:{0}", field)
@@ -106,15 +106,11 @@ async def test_a_process_that_nobody_asks_reports_all_the_same(
     await until(is_back)
 
 
-async def test_an_epoch_that_is_not_there_is_not_made_by_a_report(
-    monkeypatch: pytest.MonkeyPatch, make_tracker: TrackerFactory, redis: Redis
-) -> None:
+async def test_an_epoch_that_is_not_there_is_not_made_by_a_report(make_tracker: TrackerFactory, redis: Redis) -> None:
     """It is the meeting that finds out that everything was lost."""
     tracker = await make_tracker()
     await redis.flushall()
-    monkeypatch.setattr(store, "REPORT_SECONDS", 0.01)
-    assert tracker._store._secrets
-    await tracker._store._report_secrets(tracker._store._secrets)
+    await tracker._store._secrets.report()
 
     assert not await redis.exists("epoch:{0}")
 
@@ -163,6 +159,6 @@ async def test_the_doctor_is_sure_of_a_configured_secret_only(
         (tmp_path / "secret").write_text(OTHER)
     settings = Settings(redis_url=valkey_server.url, data_dir=tmp_path, key_prefix=source)
 
-    (found,) = [one for one in await report._examine(settings) if one.check == "secret"]
+    (found,) = [one for one in await report._examine(settings, None) if one.check == "secret"]
     assert found.state == ("problem" if source == "SECRET" else "warning")
     assert (str(tmp_path / "secret") in found.found) == (source == "DATA_DIR")
