@@ -162,6 +162,9 @@ class Client(asyncio.Transport):
         """It stays open."""
         return False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Everything is taken at once."""
+
     def pause_reading(self) -> None:
         """Nothing more comes anyhow."""
 

@@ -95,7 +95,7 @@ class DrainingServer(uvicorn.Server):
             for connection in list(connections):
                 let_go(connection)
             await asyncio.sleep(_POLL_SECONDS)
-        if unfinished := sum(map(_is_busy, connections)):
+        if unfinished := sum(connection.is_busy for connection in connections):
             _logger.warning("%d request(s) did not end in time and were cut off", unfinished)
         for connection in list(connections):
             connection.transport.abort()
@@ -156,18 +156,12 @@ def let_go(connection: Any) -> None:
     One that was just made has not got to its first request yet, and is left alone, too.
     """
     cycle = connection.cycle
-    if cycle is None or connection.pipeline or connection.transport.is_closing():
+    if cycle is None or connection.has_unread or connection.transport.is_closing():
         return
     if not cycle.response_complete:
         cycle.keep_alive = False
-    elif not _is_busy(connection) and not _unread_bytes(connection.transport):
+    elif not connection.is_busy and not _unread_bytes(connection.transport):
         connection.transport.close()
-
-
-def _is_busy(connection: Any) -> bool:
-    """Whether a request has begun that was not answered yet."""
-    cycle, scope = connection.cycle, connection.scope
-    return scope is not None and (cycle is None or cycle.scope is not scope or not cycle.response_complete)
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -1,30 +1,27 @@
-"""uvicorn's HTTP protocol, which answers the heartbeats of live streams itself, and the checks of edges.
+"""The HTTP protocol, which answers the heartbeats of live streams itself, and the checks of edges.
 
 99 of 100 requests of players are heartbeats, and an edge checks for every few seconds of video. It takes what such
 requests look like, and leaves the rest to the application: a stream that is not live, an id that is not well-formed, a
 body, a path that is percent-encoded, a web page that is to be told whether it may read the answer. A task, routing and
 two messages to send would cost more than the answer itself.
-
-It bounds what a stranger can hold, too: the size of a head, and the number of connections.
 """
 
 import asyncio
-import logging
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from operator import attrgetter
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from streamlimit import dispatch, handlers, problems, wire
 from streamlimit.browser_guard import AcceptsHost
 from streamlimit.fields import USER_ID_PATTERN
+from streamlimit.http_connection import HttpConnection
 from streamlimit.problems import NO_STORE
 from streamlimit.results import Lease, Stream, StreamEnded, Undecided, UnknownStream
 from streamlimit.stream_id import STREAM_ID_PATTERN
@@ -33,48 +30,23 @@ from streamlimit.tracker import StreamTracker
 _PATH: Final = re.compile(
     rf"/v1/users/({USER_ID_PATTERN.replace('$', '/')})/streams/({STREAM_ID_PATTERN})(?P<heartbeat>/heartbeat)?"
 )
-MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of the request line and the headers, beyond what comes at once (256 KiB at most)."""
-
 _CLOSE: Final = (b"connection", b"close")
-_COMPLAINT_SECONDS: Final = 30
 _LEFT_ALONE: Final = frozenset((b"origin", b"transfer-encoding", b"expect"))
 _LOOKED_AT: Final = _LEFT_ALONE | {b"content-length", b"host", b"sec-fetch-site"}
 
 
-_logger = logging.getLogger(__name__)
-
-
-class HeartbeatProtocol(HttpToolsProtocol):
+class HeartbeatProtocol(HttpConnection):
     """One connection."""
 
-    _head_bytes = 0
-    """Of a head that has come in pieces so far, but for the first."""
     draining = False
     """Whether an answer closes the connection, since the process is about to stop. The server sets it, too."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        """Take a new connection, or answer 503 and close it where there are too many.
-
-        uvicorn's own limit counts connections, too, but refuses the requests of those that are there already.
-        """
+        """Take a new connection, as the service is now."""
         super().connection_made(transport)
         state = self.app.state
         self._accepts_host: AcceptsHost | None = state.accepts_host
         self.draining = state.draining
-        if len(self.connections) > state.max_connections and not self._is_operators():
-            _complain(state.max_connections)
-            transport.write(_too_many_connections(tuple(self.server_state.default_headers)))
-            transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has come. The parser would keep a head of any size."""
-        head_goes_on = self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
-        self._head_bytes = self._head_bytes + len(data) if head_goes_on else 0
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.send_400_response("The request line and headers are too long.")
-        else:
-            super().data_received(data)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Handle one request, whose head was read; the answer to the one before it is on its way."""
@@ -109,13 +81,8 @@ class HeartbeatProtocol(HttpToolsProtocol):
 
     def _close_after(self, cycle: RequestResponseCycle) -> None:
         """Let the answer close the connection, unless further requests wait for theirs."""
-        if not self.pipeline:
+        if not self.has_unread:
             cycle.keep_alive = False
-
-    def _is_operators(self) -> bool:
-        """Whether it came by the port of operators, to whom the other one is not to be in the way."""
-        port = self.app.state.operator_port
-        return port is not None and self.server is not None and self.server[1] == port
 
     def _answer(self, cycle: RequestResponseCycle, start: "_Start", body: bytes) -> None:
         """Send an answer, as `RequestResponseCycle.send` does."""
@@ -208,26 +175,8 @@ def _head(start: _Start, default_headers: tuple[tuple[bytes, bytes], ...], keep_
     return _lines(start.status_line, (*headers, (b"content-length", b"")))
 
 
-def _too_many_connections(default_headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    refused = problems.too_many_connections().response()
-    headers = (*default_headers, *refused.raw_headers, _CLOSE)
-    return _lines(b"HTTP/1.1 503 Service Unavailable", headers) + b"\r\n\r\n" + bytes(refused.body)
-
-
 def _lines(status: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join((status, *(name + b": " + value for name, value in headers)))
-
-
-_complained_at = -math.inf
-
-
-def _complain(max_connections: int) -> None:
-    """Tell the log, once in a while."""
-    global _complained_at  # noqa: PLW0603 - of all connections of the process
-    now = monotonic()
-    if now - _complained_at > _COMPLAINT_SECONDS:
-        _complained_at = now
-        _logger.warning("Further connections are refused: there are MAX_CONNECTIONS (%d)", max_connections)
 
 
 def _nothing() -> None:

@@ -20,6 +20,7 @@ Heartbeats = Literal["live", "ended", "unknown", "invalid", "unavailable"]
 StoreErrors = Literal["unavailable", "overloaded", "damaged"]
 Fetches = Literal["fetched", "failed"]
 Refusals = Literal["missing", "invalid", "expired", "repeated", "forbidden", "keys_unavailable"]
+RefusedRequests = Literal["malformed", "head_too_large", "too_slow", "not_reading", "too_many_connections"]
 
 _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
     ("admissions", "outcome"): (
@@ -36,6 +37,10 @@ _EVENTS: Final[Mapping[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
         get_args(Refusals),
     ),
     ("key_set_fetches", "result"): ("Fetches of the keys of players' tokens from JWT_JWKS_URL.", get_args(Fetches)),
+    ("requests_refused", "reason"): (
+        "Requests that were refused before they were looked at, and their connections closed.",
+        get_args(RefusedRequests),
+    ),
 }
 _SLOTS: Final = {
     (family, value): slot
@@ -102,6 +107,10 @@ class Metrics(Collector):
     def key_set_fetch(self, result: Fetches) -> None:
         """Count a fetch of the keys of players' tokens."""
         self._row[_SLOTS["key_set_fetches", result]] += 1
+
+    def request_refused(self, reason: RefusedRequests) -> None:
+        """Count a request that was refused for how it came."""
+        self._row[_SLOTS["requests_refused", reason]] += 1
 
     def exposition(self) -> bytes:
         """Write all counts, of all workers, as Prometheus reads them."""

@@ -34,6 +34,9 @@ from streamlimit.tracker import StreamTracker
 from streamlimit.workers import OF_TERMINAL, Workers
 
 _BACKLOG: Final = 2048
+_SOCKET_BUFFER_BYTES: Final = 32 * 1024
+"""Of each connection and direction, in the kernel, which allows for twice as much. What is sent and not read stays
+there, and by itself it would grow to megabytes; requests and answers are small."""
 _GARBAGE_THRESHOLD: Final = 20_000
 """Objects between two collections; Python's own 700 are less than what one tick of the event loop has in hand."""
 _OTHER_FILES: Final = 500
@@ -146,6 +149,7 @@ def worker_app(settings: Settings, counters: Counters, operator_port: int | None
         any_host=settings.insecure,
     )
     app.state.max_connections = settings.max_connections
+    app.state.request_seconds = settings.request_seconds
     return app
 
 
@@ -207,6 +211,9 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise ServeError(f"cannot listen on {host}:{port} ({reason}): choose another port with {option}") from None
+    # Connections take over these.
+    for option_name in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        listener.setsockopt(socket.SOL_SOCKET, option_name, _SOCKET_BUFFER_BYTES)
     listener.set_inheritable(True)
     return listener
 

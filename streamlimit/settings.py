@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     operators may do"""
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
     """that each worker holds; a further one is answered 503 and closed, but for OPERATOR_PORT"""
+    request_seconds: int = Field(20, ge=1, le=3600)
+    """time for the head of a request to arrive, and as much for its body and for reading the answer; then 408, and
+    the connection is closed"""
     workers: int = Field(1, ge=1, le=256)
     """processes that serve"""
     drain_seconds: float = Field(5.0, ge=0, le=300)

@@ -32,7 +32,8 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 def missing(tool: str) -> NoReturn:
     """Skip the test; where CI runs, everything must be there."""
-    reason = f"{tool} is not installed: apt-get install redis-server redis-tools curl chromium faketime wrk nginx caddy"
+    tools = "redis-server redis-tools curl chromium faketime wrk nginx caddy haproxy default-jdk-headless"
+    reason = f"{tool} is not installed: apt-get install {tools}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

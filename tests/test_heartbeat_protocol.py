@@ -3,102 +3,27 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final
 
 import pytest
 import uvicorn
 from redis.asyncio import Redis
 
-from streamlimit import Rules, StoreOverloaded, StoreUnavailable, StreamTracker, wire
-from streamlimit.app import create_app
+from streamlimit import StoreOverloaded, StoreUnavailable, StreamTracker, wire
 from streamlimit.browser_guard import is_loopback
 from streamlimit.drain import let_go
-from streamlimit.heartbeat_protocol import HeartbeatProtocol, _plain
+from streamlimit.heartbeat_protocol import _plain
 from streamlimit.results import Lease, Undecided
 from streamlimit.store import Store
-from tests.conftest import SECRET
-from tests.servers import PATIENCE_SECONDS
+from tests.clients import NO_BODY, Answer, Connection, served
 from tests.web import INVENTED, STREAMS
 
 pytestmark = pytest.mark.anyio
 
 PATH = f"{STREAMS}/{INVENTED}/heartbeat"
 A_BODY: Final = "Content-Length: 1\r\n\r\n "
-NO_BODY: Final = "\r\n"
 FROM_A_PAGE: Final = "Origin: http://x\r\n\r\n"  # of the service itself
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-
-class Connection(asyncio.Transport):
-    """A client's connection, without a socket."""
-
-    def __init__(self, protocol: HeartbeatProtocol) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
-        self.protocol = protocol
-        self.received = bytearray()
-        self.closed = False
-        self._changed = asyncio.Event()
-        protocol.connection_made(self)
-
-    def send(self, text: str) -> None:
-        self.protocol.data_received(text.encode())
-
-    async def post(self, path: str, rest: str = NO_BODY) -> Answer:
-        self.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{rest}")
-        return await self.answer()
-
-    async def get(self, path: str, rest: str = NO_BODY) -> Answer:
-        self.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n{rest}")
-        return await self.answer()
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (found := self._whole_answer()) is None:
-                await self._change()
-        return found
-
-    async def end(self) -> str:
-        """All that comes until the service closes the connection."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not self.closed:
-                await self._change()
-        return self.received.decode()
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
-    def _whole_answer(self) -> Answer | None:
-        head, end, rest = bytes(self.received).partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        length = int(headers.get("content-length", 0))
-        if not end or len(rest) < length:
-            return None
-        self.received = bytearray(rest[length:])
-        return Answer(int(first.split()[1]), headers, json.loads(rest[:length] or "null"))
-
-    def write(self, data: "bytes | bytearray | memoryview") -> None:
-        self.received += data
-        self._changed.set()
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-        self._changed.set()
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 Connect = Callable[[], Connection]
@@ -106,19 +31,13 @@ Connect = Callable[[], Connection]
 
 @pytest.fixture
 async def server(fake_redis: Redis) -> AsyncIterator[uvicorn.Server]:
-    app = create_app(lambda: StreamTracker(fake_redis, [SECRET], Rules()), any_host=True)
-    app.state.max_connections = 100
-    config = uvicorn.Config(app, http=HeartbeatProtocol, proxy_headers=False, lifespan="off", log_config=None)
-    config.load()
-    server = uvicorn.Server(config)
-    await server.on_tick(0)  # writes the date
-    async with app.router.lifespan_context(app):
+    async with served(fake_redis) as server:
         yield server
 
 
 @pytest.fixture
 def connect(server: uvicorn.Server) -> Connect:
-    return lambda: Connection(HeartbeatProtocol(server.config, server.server_state, {}))
+    return partial(Connection.to, server)
 
 
 @pytest.fixture
@@ -364,12 +283,6 @@ async def test_a_client_that_wants_no_more_is_let_go(connection: Connection, pat
 
     assert answer.headers["connection"] == "close"
     assert connection.closed
-
-
-async def test_a_connection_on_which_nothing_comes_is_closed_later(connection: Connection, path: str) -> None:
-    await connection.post(path)
-
-    assert connection.protocol.timeout_keep_alive_task is not None
 
 
 @pytest.mark.usefixtures("unused")

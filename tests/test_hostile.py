@@ -2,7 +2,12 @@
 
 import contextlib
 import gzip
+import json
+import re
+import shutil
 import socket
+import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +17,7 @@ import httpx2
 import pytest
 from redis import Redis
 
+from tests.conftest import missing
 from tests.servers import PATIENCE_SECONDS, Service, free_port, running, serving, wait_for
 from tests.web import INVENTED, STREAMS
 
@@ -68,6 +74,13 @@ REFUSED: Final = {
     "a body that is packed": f"{ADMISSION}Content-Encoding: gzip\r\nContent-Type: application/json\r\n"
     f"Content-Length: {len(BOMB)}\r\n\r\n",
     "an invented stream": f"{HEARTBEAT}\r\n",
+    "HTTP/0.9": f"GET {STREAMS}\r\n",
+    "HTTP/2.0": f"GET {STREAMS} HTTP/2.0\r\n{HOST}\r\n",
+    "no host": f"GET {STREAMS} HTTP/1.1\r\n\r\n",
+    "two hosts": f"GET {STREAMS} HTTP/1.1\r\n{HOST}Host: y\r\n\r\n",
+    "chunks beside an upgrade": f"{ADMISSION}Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "CONNECT to a path": f"CONNECT {STREAMS} HTTP/1.1\r\n{HOST}\r\n",
+    "101 headers": f"{ADMISSION}" + "a:\r\n" * 100 + "\r\n",
     "a resource of nobody": f"GET /..;/metrics HTTP/1.1\r\n{HOST}\r\n",
 }
 """Heads and bodies that are no request which might do anything."""
@@ -179,8 +192,131 @@ def test_a_huge_head_is_not_kept(service: Service, store: Redis, head: str, *, o
     with at_most(2, service):
         said = send(service, [start.encode(), *[block] * 20])
 
-    assert not said or said.startswith(b"HTTP/1.1 400 "), said[:100]
+    assert not said or said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")), said[:100]
     assert store.dbsize() == keys
+
+
+SILENT: Final = {
+    "nothing": b"",
+    "half a head": f"{HEARTBEAT}X-Slow: ".encode(),
+    "half a head of tiny headers": HEARTBEAT.encode() + b"ab:\r\n" * 6_000,
+    "half a body": f"{ADMISSION}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode(),
+    "half a body of which the answer has been sent": f"{HEARTBEAT}Content-Length: 9\r\n\r\n{{".encode(),
+    "an answer that was read": f"{HEARTBEAT}\r\n".encode(),
+}
+ANSWERED: Final = {
+    "nothing": (),
+    "half a body of which the answer has been sent": (404,),
+    "an answer that was read": (404,),
+}
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that waits for a second only."""
+    with serving(Service(tmp_path_factory.mktemp("hasty"), "--request-seconds", "1")) as service:
+        yield service
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_a_client_that_says_no_more_is_not_waited_for(hasty: Service, what: str) -> None:
+    """But for one that was answered, which may keep its connection for a while."""
+    said = b""
+    is_kept = what == "an answer that was read"
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=4 if is_kept else PATIENCE_SECONDS) as connection:
+        connection.sendall(SILENT[what])
+        with contextlib.suppress(TimeoutError) if is_kept else contextlib.nullcontext():
+            while received := connection.recv(65_536):
+                said += received
+
+    statuses = tuple(int(status) for status in re.findall(rb"^HTTP/1.1 (\d+) ", said, re.MULTILINE))
+    assert statuses == ANSWERED.get(what, (408,))
+
+
+def test_an_honest_client_that_is_slow_gets_through(hasty: Service) -> None:
+    """A byte at a time, but all of the head within the time for it, and so the body."""
+    request = f"{ADMISSION}{BODY}"
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(len(request)):
+            connection.sendall(request[number : number + 1].encode())
+            time.sleep(0.001)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 201 ")
+
+
+CROWD: Final = 300
+PIPELINED: Final = f"{HEARTBEAT}\r\n".encode() * 2_000
+"""About 300 KB"""
+
+
+@pytest.mark.parametrize("what", [*SILENT, "requests of which no answer is read"])
+def test_a_crowd_of_strangers_holds_little_and_goes(hasty: Service, what: str) -> None:
+    content = SILENT.get(what, PIPELINED)
+    files = open_files(hasty)
+    with at_most(CROWD // 10, hasty), contextlib.ExitStack() as stack:  # so 10,000 hold less than 1 GiB
+        for _ in range(CROWD):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", hasty.port)))
+            connection.settimeout(0)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                connection.send(content)
+        if what != "an answer that was read":
+            # Some may be connections to the store, which it keeps.
+            wait_for(lambda: open_files(hasty) <= files + CROWD // 3, "connections to be closed")
+
+    assert hasty.http.get("/readyz").status_code == 200
+    assert "Traceback" not in hasty.log.read_text()
+
+
+def test_complaints_about_strangers_are_counted_and_not_all_logged(service: Service) -> None:
+    before = len(service.log.read_text())
+    for _ in range(300):
+        send(service, [b"x\r\n\r\n"])
+    log = service.log.read_text()[before:]
+    metrics = service.http.get("/metrics").text
+    counted = re.search(r'^streamlimit_requests_refused_total\{reason="malformed"\} (\S+)$', metrics, re.MULTILINE)
+
+    assert counted
+    assert float(counted[1]) >= 300
+    assert log.count("\n") <= 2, log
+
+
+MESSAGE: Final = f"{ADMISSION}Content-Type: application/json\r\nContent-Length: 12\r\n\r\n" + '{"limit": 0}'
+
+
+@pytest.mark.parametrize("cut", [*range(1, len(MESSAGE), 9), len(MESSAGE) - 1])
+@pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["", "upgrade"])
+def test_a_request_in_pieces_is_answered_as_at_once(service: Service, cut: int, upgrade: str) -> None:
+    text = MESSAGE.replace(HOST, HOST + upgrade).encode()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (text[:cut], text[cut:]):
+            connection.sendall(part)
+            time.sleep(0.01)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 409 ")
+
+
+def test_a_client_that_offers_http_2_is_answered_in_http_1(service: Service) -> None:
+    if shutil.which("curl") is None:
+        missing("curl")
+    url = f"http://127.0.0.1:{service.port}/v1/users/curl/streams"
+    command = ["curl", "-s", "--http2", url, "-H", "Content-Type: application/json", "-d", '{"device_id": "tv"}']
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    assert answer["device_id"] == "tv"
+
+
+JAVA: Final = Path(__file__).with_name("Client.java")
+
+
+def test_the_http_client_of_java_is_understood(service: Service) -> None:
+    """It asks for an upgrade to h2c with each request, unless told to use HTTP/1.1."""
+    if shutil.which("java") is None or shutil.which("javac") is None:
+        missing("javac")
+    command = ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(JAVA), f"http://127.0.0.1:{service.port}"]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["201", "409", "200", "204", "400", "201", "409"]
 
 
 def test_all_of_it_leaves_the_service_as_it_was(service: Service, store: Redis) -> None:
