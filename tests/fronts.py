@@ -1,4 +1,4 @@
-"""Real proxies with the configurations of docs/nginx and docs/caddy, for the tests."""
+"""Real proxies for the tests: with the configurations of docs/nginx and docs/caddy, and HAProxy as it is by itself."""
 
 import os
 import re
@@ -122,3 +122,30 @@ class Caddy(Front):
         text = text.replace("127.0.0.1:8080", f"127.0.0.1:{upstream}").replace("/var/log/caddy", str(self.logs))
         (directory / "Caddyfile").write_text(text)
         self.command = [binary, "run", "--config", str(directory / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+class HAProxy(Front):
+    """Passes everything on, an upgrade and what follows it, too: what the service is sent by a proxy without rules.
+
+    Args:
+        directory: For all its files.
+        upstream: The port of the service.
+        *names: The configurations: "api".
+        replace: What is to be changed, for one test.
+    """
+
+    def __init__(self, directory: Path, upstream: int, *names: str, replace: Mapping[str, str] | None = None) -> None:
+        binary = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+        if binary is None:
+            missing("haproxy")
+        super().__init__(directory, names)
+        text = (
+            "defaults\n  mode http\n  timeout client 10s\n  timeout server 10s\n  timeout connect 1s\n"
+            "  http-reuse always\n"
+            f"frontend api\n  bind 127.0.0.1:{self.ports['api']} ssl crt {self.certificates.server}\n"
+            f"  default_backend service\nbackend service\n  server service 127.0.0.1:{upstream}\n"
+        )
+        for old, changed in (replace or {}).items():
+            text = text.replace(old, changed)
+        (directory / "haproxy.cfg").write_text(text)
+        self.command = [binary, "-f", str(directory / "haproxy.cfg"), "-db"]

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from streamlimit.handlers import CHECK_MAX_AGE_SECONDS
-from tests.fronts import Caddy, Front, Nginx, trusting
+from tests.fronts import Caddy, Front, HAProxy, Nginx, trusting
 from tests.servers import PATIENCE_SECONDS, RedisServer, Service, running, serving, valkey, wait_for
 from tests.web import STREAMS
 
@@ -39,13 +39,14 @@ def service(tmp_path: Path, store: RedisServer) -> Iterator[Service]:
 
 
 Start = Callable[..., Front]
+each = pytest.mark.parametrize("front", [Nginx, Caddy, HAProxy], indirect=True)
 either = pytest.mark.parametrize("front", [Nginx, Caddy], indirect=True)
 
 
 @pytest.fixture
 def front(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> Iterator[Start]:
     """Starts nginx, or what the test is parametrized with, with the named configurations."""
-    kind: type[Nginx | Caddy] = getattr(request, "param", Nginx)
+    kind: type[Nginx | Caddy | HAProxy] = getattr(request, "param", Nginx)
     with ExitStack() as stack:
 
         def start(*names: str, replace: Mapping[str, str] | None = None) -> Front:
@@ -73,14 +74,19 @@ def started(service: Service, user_id: str = "alice") -> str:
     return str(answer.json()["stream_id"])
 
 
-def said_until_the_end(front: Front, *parts: bytes) -> bytes:
-    """What it says on one connection to which these parts are sent, until it closes that."""
-    address = ("127.0.0.1", front.ports["api"])
-    said = b""
+@contextmanager
+def connected(front: Front) -> Iterator[ssl.SSLSocket]:
     with (
-        socket.create_connection(address, timeout=PATIENCE_SECONDS) as raw,
+        socket.create_connection(("127.0.0.1", front.ports["api"]), timeout=PATIENCE_SECONDS) as raw,
         trusting(front).wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
+        yield connection
+
+
+def said_until_the_end(front: Front, *parts: bytes) -> bytes:
+    """What it says on one connection to which these parts are sent, until it closes that."""
+    said = b""
+    with connected(front) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -193,6 +199,57 @@ def test_huge_headers_are_refused(front: Start) -> None:
 def test_a_token_of_the_longest_kind_goes_through(front: Start) -> None:
     with client(front()) as http:
         assert http.post(STREAMS, headers={"Authorization": f"Bearer {'x' * 8_000}"}).status_code == 201
+
+
+UPGRADE: Final = "Connection: Upgrade\r\nUpgrade: h2c\r\n"
+JSON: Final = "Content-Type: application/json\r\n"
+
+
+def answers(front: Front, *parts: str) -> list[int]:
+    """The statuses of the answers to what is sent on one connection, the last of which is asked to be the last."""
+    said = said_until_the_end(front, *(part.encode() for part in parts))
+    return [int(status) for status in re.findall(rb"^HTTP/1.1 (\d+) ", said, re.MULTILINE)]
+
+
+@each
+@pytest.mark.parametrize("sends", [1, 2])
+def test_the_body_beside_an_upgrade_is_read(front: Start, service: Service, sends: int) -> None:
+    body = '{"limit": 1, "device_id": "tv-1"}'
+    head = f"{HEAD}{JSON}{UPGRADE}Content-Length: {len(body)}\r\n\r\n"
+    last = f"GET {STREAMS} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    parts = [head + body + last] if sends == 1 else [head, body + last]
+
+    # A proxy may take an upgrade for the end of the requests on a connection.
+    assert answers(front(), *parts)[0] == 201
+    (stream,) = service.http.get(STREAMS).json()["streams"]
+    assert stream["device_id"] == "tv-1"
+
+
+@each
+@pytest.mark.parametrize("upgrade", [UPGRADE, ""], ids=["upgrade", "plain"])
+def test_the_body_of_one_caller_is_no_request_of_the_next_one(front: Start, service: Service, upgrade: str) -> None:
+    """Proxies share their connections to the service among all callers."""
+    started(service)
+    smuggled = f"DELETE {STREAMS} HTTP/1.1\r\nHost: x\r\nX-Rest: "
+    head = f"POST {STREAMS}/{INVENTED}/heartbeat HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}"
+    proxy = front()
+    for _ in range(5):
+        text = f"{head}Content-Length: {len(smuggled)}\r\n\r\n{smuggled}"
+        with connected(proxy) as connection:
+            connection.sendall(text.encode())
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        with client(proxy) as http:
+            assert http.get(STREAMS).json()["live"] == 1
+
+    assert service.http.get(STREAMS).json()["live"] == 1
+
+
+@each
+def test_connect_goes_nowhere(front: Start, service: Service) -> None:
+    with connected(front()) as connection:
+        connection.sendall(f"CONNECT 127.0.0.1:{service.port} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 4")
 
 
 def segment(http: httpx2.Client, stream_id: str, number: int = 1, user_id: str = "alice") -> int:
