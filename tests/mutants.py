@@ -44,6 +44,8 @@ ATTEMPTS, CALLS, EPOCHS, NODE, OUTAGES = "attempts.py", "calls.py", "epochs.py",
 TOKENS, JWKS, RATE, SENTINELS = "tokens.py", "jwks.py", "admission_rate.py", "sentinels.py"
 OUTAGE, RULES, DRAIN, DAMAGE = "outage.py", "rules.py", "drain.py", "damage.py"
 SECRETS = "lua/secrets.lua"
+CONNECTION, HEADS, BODIES = "http_connection.py", "http_heads.py", "http_bodies.py"
+LIMITS, REFUSALS = "connection_limits.py", "refusals.py"
 
 MUTANTS: Final = (
     # The secrets in use.
@@ -606,8 +608,8 @@ MUTANTS: Final = (
     Mutant("a second signal changes nothing", DRAIN, "if counts and self:", "if False:"),
     Mutant("a worker takes one signal for two", DRAIN, "if counts and self:", "if self:"),
     Mutant("a request in the buffer is lost", DRAIN, " and not _unread_bytes(connection.transport)", ""),
-    Mutant("half a head is lost", DRAIN, "elif not _is_busy(connection) and", "elif"),
-    Mutant("pipelined requests are lost", "heartbeat_protocol.py", "if not self.pipeline:", "if True:"),
+    Mutant("half a head is lost", DRAIN, " or connection.has_unread or", " or"),
+    Mutant("pipelined requests are lost", "heartbeat_protocol.py", "if not self.has_unread:", "if True:"),
     Mutant("queued connections are reset", DRAIN, "        connection.settimeout(0)", "        return"),
     Mutant("a draining process is ready", "handlers.py", "raise problems.draining()", "pass"),
     Mutant("a draining process is not seen to be one", "handlers.py", 'status="draining" if', 'status="alive" if'),
@@ -632,4 +634,46 @@ MUTANTS: Final = (
     Mutant("an exception begins a line", "log_lines.py", 'f"{_INDENT}{line}"', "line"),
     Mutant("a hidden character stays", "fields.py", '("Cf", "Zl", "Zp")', '("Zl", "Zp")'),
     Mutant("emoji fall apart", "fields.py", "[{_JOINERS}{_NUMBER_SIGNS}]", "[{_NUMBER_SIGNS}]"),
+    # Where a request ends, and what one client may hold.
+    Mutant(
+        "a body beside an upgrade is lost",
+        CONNECTION,
+        "        if self._body is None:\n            self.cycle.more",
+        "        if True:\n            self.cycle.more",
+    ),
+    Mutant(
+        "a pipelined request does not wait",
+        CONNECTION,
+        "return not self._is_under_way() and self._cut_head()",
+        "return self._cut_head()",
+    ),
+    Mutant(
+        "what follows Connection: close is read",
+        CONNECTION,
+        "        if self.transport.is_closing():\n            return\n        self._flow",
+        "        self._flow",
+    ),
+    Mutant("a head cut in two may be of any size", CONNECTION, "if len(unread) >= MAX_HEAD_BYTES:", "if False:"),
+    Mutant("a head in one piece may be of any size", CONNECTION, " and not data[MAX_HEAD_BYTES:]:", ":"),
+    Mutant("each byte of a head gives more time", CONNECTION, "if not self._is_in_head:", "if True:"),
+    Mutant(
+        "a body has no time", CONNECTION, "return self._body is not None or self._is_in_head", "return self._is_in_head"
+    ),
+    Mutant(
+        "a request is answered twice", CONNECTION, "is_answered=is_answered or has_begun", "is_answered=is_answered"
+    ),
+    Mutant("CONNECT is let through", HEADS, "(?!CONNECT )", ""),
+    Mutant("two hosts are let through", HEADS, "if len(hosts) > 1 or (", "if ("),
+    Mutant("chunks beside an upgrade are let through", HEADS, "if lengths or upgrades or", "if lengths or"),
+    Mutant("any number of headers", HEADS, 'if fields.count(b"\\n") > MAX_HEADERS + 1:', "if False:"),
+    Mutant(
+        "a chunk may be longer than it says",
+        BODIES,
+        "            if line:\n                raise _malformed()\n            self",
+        "            self",
+    ),
+    Mutant("the application lets the next request in", LIMITS, "if not self.is_held and not", "if not"),
+    Mutant("a request under way is cut off", LIMITS, "elif not self._is_under_way():", "else:"),
+    Mutant("one who does not read is waited for", LIMITS, "elif self.flow.write_paused:", "elif False:"),
+    Mutant("each complaint is logged", REFUSALS, "if self._clock() - self._logged_at >= _LOG_SECONDS:", "if True:"),
 )
