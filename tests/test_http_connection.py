@@ -419,6 +419,7 @@ async def test_a_request_that_waits_for_the_service_is_waited_for(
     connection.send(request("GET", STREAMS) + HEARTBEAT[:10])
     await asyncio.sleep(0)
     connection.protocol.overdue()
+    assert not connection.closed
     go_on.set()
 
     assert (await connection.answer()).status == 503
