@@ -233,7 +233,7 @@ def test_the_listeners_close_at_once_and_what_is_under_way_is_finished(tmp_path:
         asked = service.port if port == "public" else operators
         with socket.create_connection(("127.0.0.1", asked)) as client:
             body = b'{"device_id": "tv-1"}'
-            head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST {STREAMS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
             client.sendall(f"{head}Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode())
             assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
             service.process.send_signal(signal.SIGTERM)
@@ -252,7 +252,7 @@ def test_the_listeners_close_at_once_and_what_is_under_way_is_finished(tmp_path:
 def test_a_body_that_never_comes_is_not_waited_for(tmp_path: Path, workers: str) -> None:
     with serving(Service(tmp_path, "--workers", workers)) as service:
         with socket.create_connection(("127.0.0.1", service.port)) as client:
-            head = f"POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            head = f"POST {STREAMS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
             client.sendall(head.encode())
             assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
 

@@ -230,7 +230,7 @@ def test_the_body_beside_an_upgrade_is_read(front: Start, service: Service, send
 def test_the_body_of_one_caller_is_no_request_of_the_next_one(front: Start, service: Service, upgrade: str) -> None:
     """Proxies share their connections to the service among all callers."""
     started(service)
-    smuggled = f"DELETE {STREAMS} HTTP/1.1\r\nHost: x\r\nX-Rest: "
+    smuggled = f"DELETE {STREAMS} HTTP/1.1\r\nHost: localhost\r\nX-Rest: "
     head = f"POST {STREAMS}/{INVENTED}/heartbeat HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}"
     proxy = front()
     for _ in range(5):
