@@ -127,6 +127,8 @@ def test_the_library_example_runs_with_the_secret_of_the_service(valkey_server: 
     (example,) = blocks(README, "python")
     assert len([line for line in example.splitlines() if line]) <= 12
     load_or_make_secret(tmp_path / "data")
+    with Redis(port=valkey_server.port) as operator:
+        operator.flushall()  # other tests have other secrets
     code = example.replace("6390", str(valkey_server.port))
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
