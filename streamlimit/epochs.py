@@ -49,18 +49,22 @@ class Epochs:
         """Whether the slot's server is to be met before a decision about seats."""
         return not self._known[slot] or self._outages.is_long(slot)
 
-    async def meet_again(self, slot: int, refused: str, node: Node) -> None:
-        """Meet the server of a slot, unless somebody else has done so while we waited for our turn.
+    async def meet_again(self, slot: int, refused: str, meetings: int, node: Node) -> None:
+        """Meet the server of a slot, unless another caller has done so since.
+
+        Many callers may be refused at once: all calls under way are late where the server's clock was set forward.
+        If each asked in turn, the last would wait for hundreds of round trips.
 
         Args:
             slot: The slot.
             refused: The epoch that is not the slot's, or ''.
+            meetings: How often the server had been met when the call that it refused was sent.
             node: Its server.
         """
         async with node.meeting:
             if self.must_meet(slot):
                 await self._meet(node, self._unmet(node), slot)
-            elif self._known[slot] == refused:
+            elif self._known[slot] == refused and node.meetings == meetings:
                 await self._meet(node, [slot], slot)
 
     async def probe(self, node: Node) -> int:
@@ -92,6 +96,7 @@ class Epochs:
         """
         found = _Found()
         await self._ask(node, slots, found)
+        node.meetings += 1
         if found.lost:
             rest = set(self._topology.slots(node)).difference(slots)
             await self._ask(node, sorted(rest), found)

@@ -140,6 +140,8 @@ class Node:
         """Of the event loop's clock, and never too much. 0 until the server is met, so that what must not be late is
         refused, and the server met."""
         self.meeting = asyncio.Lock()
+        self.meetings = 0
+        """How often it was met."""
         self._patience_seconds = patience_seconds = PATIENCE * budget_seconds
         self._one_user_scripts = one_user_scripts
         self._may_load_scripts = True

@@ -34,6 +34,8 @@ class Call:
     more: that would undo what was acknowledged in between."""
     pending_until: float = 0
     """When the last attempt that got no answer can have no effect any more, in the event loop's time."""
+    meetings: int = 0
+    """How often its server had been met when the last attempt was sent: what was met since is newer than its answer."""
     in_doubt: bool = False
     """An attempt got no answer. It may still be carried out, even after a later attempt was answered."""
 

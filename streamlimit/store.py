@@ -135,7 +135,7 @@ class Store:
 
         for _ in range(_MAX_MEETINGS):
             if call.in_epoch and self._epochs.must_meet(slot):
-                await self._attempts.make(slot, partial(self._epochs.meet_again, slot, ""), deadline)
+                await self._attempts.make(slot, partial(self._epochs.meet_again, slot, "", 0), deadline)
             epoch = self._epochs.known(slot)
             send = partial(self._send, call, deadline)
             # It waits at most for half of the budget to be sent, and for another half to be answered.
@@ -144,8 +144,8 @@ class Store:
                 raise reply
             if reply not in _MEET_AGAIN:
                 return reply
-            await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch), deadline)
-        raise StoreUnavailable("the store loses its data again and again")
+            await self._attempts.make(slot, partial(self._epochs.meet_again, slot, epoch, call.meetings), deadline)
+        raise StoreUnavailable("the store loses its data, or changes its clock, again and again")
 
     def soon(self, lane: Callable[[Node], Lane[Claim]], claim: Claim, answer: Callable[[Any], None]) -> None:
         """Run a script for one stream, together with those that come at the same moment, once and without a task.
@@ -231,16 +231,19 @@ class Store:
             await asyncio.sleep(call.pending_until - clock())
         args = [self._epochs.known(call.slot), *call.args] if call.in_epoch else call.args
 
-        def make(given_up_at: float) -> Command:
+        def make(given_up_at: float, on: Node = node) -> Command:
             if not (call.in_epoch or call.in_turn):
                 return script_call(call.script, call.keys, args)
+            call.meetings = node.meetings
             call.pending_until = min(given_up_at, deadline)
-            valid_until = int(call.pending_until * 1000) + node.clock_ahead_ms
+            # A node that imports its first slot has not been met.
+            valid_until = int(call.pending_until * 1000) + (on.clock_ahead_ms or node.clock_ahead_ms)
             return script_call(call.script, call.keys, [*args, valid_until])
 
         (reply,) = await node.calls.submit([make])
         if type(reply) is AskError:  # MovedError is one, too, and is followed for good
-            (reply,) = await self._topology.asked(reply).exchange([make(node.gives_up_at())], asking=True)
+            importer = self._topology.asked(reply)
+            (reply,) = await importer.exchange([make(importer.gives_up_at(), importer)], asking=True)
         call.pending_until = 0
         if isinstance(reply, RedisError):
             return await self._damages.explain(reply, node, call.keys, deadline)

@@ -27,6 +27,7 @@ class Server:
     def __init__(self) -> None:
         self.name = "server"
         self.meeting = asyncio.Lock()
+        self.meetings = 0
         self.clock_ahead_ms = 0
         self.epochs: dict[str, str] = {}
         self.asked: list[str] = []
@@ -92,7 +93,7 @@ class Meetings:
         refused = self.epochs.known(slot) if refused is None else refused
         self.server.asked.clear()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.epochs.meet_again(slot, refused, cast("Node", self.server))
+            await self.epochs.meet_again(slot, refused, self.server.meetings, cast("Node", self.server))
 
     def knows(self, slot: int) -> bool:
         """Whether what it knows of a slot is what the server has."""
@@ -115,6 +116,13 @@ async def test_at_first_all_slots_are_asked(meetings: Meetings) -> None:
 async def test_where_nothing_was_lost_only_the_slot_that_was_refused_is_asked(meetings: Meetings) -> None:
     """As where the call was late: of many callers that wait, each would otherwise ask for all slots in turn."""
     await meetings.meet(5)
+
+    assert meetings.server.asked == ["epoch:5"]
+
+
+async def test_callers_that_are_refused_at_one_moment_meet_the_server_once(meetings: Meetings) -> None:
+    """As where its clock was set forward, and all calls under way are late."""
+    await asyncio.gather(*(meetings.meet(5) for _ in range(100)))
 
     assert meetings.server.asked == ["epoch:5"]
 
