@@ -73,7 +73,9 @@ def found(reply: list[Any], unit_ms: int) -> list[Hash]:
 
     result = []
     for words, pttl in hashes:
-        fields = {name: re.sub(r"\b\d{13}\b", time, value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        pairs = zip(words[::2], words[1::2], strict=True)
+        # Which secrets are in use is no matter of the rules.
+        fields = {name: re.sub(r"\b\d{13}\b", time, value) for name, value in pairs if not name.startswith("secret:")}
         if fields.get("recovering_until", "").startswith(("@-", "0")):
             fields["recovering_until"] = "@0"
         result.append((fields, _rounded(max(0, pttl), unit_ms)))

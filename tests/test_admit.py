@@ -75,7 +75,7 @@ async def test_the_keys_are_those_of_the_contract(tracker: StreamTracker, redis:
     assert (fields["device_id"], fields["device_name"], fields["content_id"]) == ("tv-1", "TV", "match-1")
     assert set(fields) == {"ref", "sig", "started_at", "device_id", "device_name", "content_id", "request"}
     assert 0 < await redis.pttl("stream:{alice}:1") <= RULES.ttl_ms
-    epoch = {field.partition(":")[0] for field in await redis.hgetall(epoch_of(redis))}
+    epoch = {str(field).partition(":")[0] for field in await redis.hgetall(epoch_of(redis))}
     assert epoch - {"secret"} == {"id", "since", "recovering_until"}
     assert await redis.pttl(epoch_of(redis)) == -1
 

@@ -261,6 +261,15 @@ def test_a_body_that_never_comes_is_not_waited_for(tmp_path: Path, workers: str)
         assert "Traceback" not in said(service)
 
 
+@pytest.fixture
+def sighup_is_not_ignored() -> Iterator[None]:
+    """A process that the tests start has SIGHUP ignored where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("sighup_is_not_ignored")
 @pytest.mark.slow
 @ONE_AND_TWO
 def test_sighup_to_a_daemon_changes_nothing_and_is_answered_in_the_log(tmp_path: Path, workers: str) -> None:
@@ -276,6 +285,7 @@ def test_sighup_to_a_daemon_changes_nothing_and_is_answered_in_the_log(tmp_path:
 IN_A_TERMINAL: Final = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.argv[2], sys.argv[2:])"
 
 
+@pytest.mark.usefixtures("sighup_is_not_ignored")
 @pytest.mark.slow
 @ONE_AND_TWO
 @pytest.mark.parametrize("nohup", [False, True])

@@ -42,8 +42,8 @@ class Import:
             patches.chdir(self.file.parent)
             patches.setattr(os, "environ", self.environment)
             patches.setattr(sys, "argv", ["import_users", self.file.name, *options])
-            patches.setattr(logging.getLogger("streamlimit"), "level", logging.CRITICAL)  # as it sets it, for as long
             code = import_users.main()
+        logging.getLogger("streamlimit").setLevel(logging.NOTSET)  # which it has raised
         said = self._capsys.readouterr()
         return subprocess.CompletedProcess(sys.argv, code, said.out, said.err)
 
