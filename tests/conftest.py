@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.stores import QUICK_EVERYWHERE, TOPOLOGIES, Backend, backend_of, open
 
 SECRET = "a secret for tests, long enough to be one"
 RULES = Rules(ttl_ms=3_000, heartbeat_ms=1_000)
+
+BOUND_SECONDS = 120
+"""Of a quick test; the slowest takes some seconds on an idle machine."""
 
 UNDISTURBED = 30_000
 """Milliseconds in which a server that is slow, under the load of all tests, is not taken for one that fails."""
@@ -46,6 +50,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             given = item.callspec.params if hasattr(item, "callspec") else {}
             if given.get("backend") in ("redis", *TOPOLOGIES):
                 item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Let a quick test that waits for what never comes fail: a defect must not hang all others."""
+    if item.get_closest_marker("slow"):
+        return (yield)
+
+    def give_up(*_: object) -> NoReturn:
+        pytest.fail(f"it has not ended within {BOUND_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(BOUND_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_collection_finish() -> None:

@@ -1,13 +1,13 @@
-"""Which attempts prove that a server is out of reach."""
+"""Which attempts prove that a server is out of reach, and which are made again."""
 
 import asyncio
 from typing import cast
 
 import pytest
-from redis.exceptions import ClusterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import ClusterDownError, ReadOnlyError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from streamlimit.attempts import Attempts
+from streamlimit.attempts import Attempts, is_outage
 from streamlimit.errors import StoreUnavailable
 from streamlimit.node import Node
 from streamlimit.outages import Outages
@@ -23,15 +23,16 @@ class World:
 
     name = ""
 
-    def __init__(self) -> None:
+    def __init__(self, down_seconds: float = 0) -> None:
         self.outages: list[tuple[int, ...]] = []
         """The slots of each that was noted."""
+        self._down_seconds = down_seconds
 
     def node(self, _: int) -> "World":
         return self
 
     def seconds(self, _: int) -> float:
-        return 0
+        return self._down_seconds
 
     def begin(self, slots: tuple[int, ...]) -> None:
         self.outages.append(slots)
@@ -110,3 +111,46 @@ async def test_an_answer_ends_no_outage() -> None:
     await attempts_in(world).make(0, read, asyncio.get_running_loop().time() + BUDGET_SECONDS)
 
     assert world.outages == [(0,)]
+
+
+async def number_of_attempts(world: World, error: Exception) -> int:
+    made = 0
+
+    async def attempt(_: Node) -> None:
+        nonlocal made
+        made += 1
+        raise error
+
+    with pytest.raises(StoreUnavailable):
+        await attempts_in(world).make(0, attempt, asyncio.get_running_loop().time() + BUDGET_SECONDS)
+    return made
+
+
+async def test_a_call_to_a_server_that_is_known_to_be_away_is_not_repeated() -> None:
+    assert await number_of_attempts(World(), RedisConnectionError("away")) > 1
+    assert await number_of_attempts(World(down_seconds=2 * BUDGET_SECONDS), RedisConnectionError("away")) == 1
+
+
+async def test_a_call_in_a_slot_that_is_moved_is_repeated_though_the_server_was_away() -> None:
+    assert await number_of_attempts(World(down_seconds=2 * BUDGET_SECONDS), TryAgainError("moving")) > 1
+
+
+async def test_what_a_server_refuses_is_not_repeated() -> None:
+    assert await number_of_attempts(World(), ResponseError("WRONGTYPE Operation against a key")) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("away"), True),
+        (ResponseError("BUSY Redis is busy running a script."), True),
+        (TryAgainError("moving"), True),
+        (ResponseError("it says MISCONF somewhere"), False),
+    ],
+    ids=str,
+)
+def test_an_outage_is_what_passes_by_itself(error: Exception, *, expected: bool) -> None:
+    failure = StoreUnavailable("no usable answer")
+    failure.__cause__ = error
+
+    assert is_outage(failure) is expected

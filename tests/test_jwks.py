@@ -56,6 +56,14 @@ async def test_known_keys_are_fetched_once(remote: Open, server: KeyServer) -> N
     assert server.asked == 1
 
 
+async def test_no_secret_is_taken_from_a_url_whatever_is_allowed(server: KeyServer) -> None:
+    secret = {"kty": "oct", "kid": "secret", "alg": "HS256", "k": "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg"}
+    server.body = key_set(OLD, secret).encode()
+    async with RemoteKeys(server.url, ["HS256", "ES256"], refresh_seconds=NEVER, pause_seconds=0) as keys:
+        assert await knows(keys, "old")
+        assert not await knows(keys, "secret")
+
+
 async def test_each_fetch_is_told(remote: Open, server: KeyServer) -> None:
     told: list[str] = []
     keys = await remote(refresh_seconds=0.02)

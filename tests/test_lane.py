@@ -8,6 +8,7 @@ import pytest
 
 from streamlimit import StoreOverloaded
 from streamlimit.lane import Lane
+from tests.servers import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -211,3 +212,92 @@ async def test_who_cannot_take_a_reply_keeps_it_from_nobody() -> None:
 
     assert await handed_in(lane, 3) == [3]
     assert [type(failure["exception"]) for failure in failures] == [KeyError] * 2
+
+
+async def test_who_waited_for_too_long_gives_the_room_back() -> None:
+    server = Server(busy=True)
+    lane = server.lane(max_waiting=2, patience_seconds=0.01)
+    first = lane.submit([0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for number in range(3):
+            with pytest.raises(StoreOverloaded, match="busy"):
+                await lane.submit([number, number])
+        server.may_answer.set()
+        assert await first == [0]
+        assert await lane.submit([1, 2]) == [1, 2]
+
+
+async def test_who_is_cancelled_while_it_waits_gives_the_room_back() -> None:
+    server = Server(busy=True)
+    lane = server.lane(max_waiting=1)
+    first = lane.submit([0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    lane.submit([1]).cancel()
+    server.may_answer.set()
+
+    assert await first == [0]
+    await lane.drain()
+    assert await lane.submit([2]) == [2]
+
+
+async def test_each_of_those_who_wait_is_told_in_its_time() -> None:
+    lane = Server(busy=True).lane(patience_seconds=0.05)
+    lane.submit([0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    early = lane.submit([1])
+    await asyncio.sleep(0.03)
+    late = lane.submit([2])
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(StoreOverloaded):
+            await early
+        assert not late.done()
+        with pytest.raises(StoreOverloaded):
+            await late
+
+
+async def test_room_is_counted_by_items() -> None:
+    lane = Server(busy=True).lane(max_waiting=2)
+
+    with pytest.raises(StoreOverloaded):
+        lane.submit([1, 2, 3])
+
+
+async def test_draining_waits_for_what_still_waits() -> None:
+    server = Server(busy=True)
+    lane = server.lane(max_batch=1)
+    calls = [lane.submit([number]) for number in range(3)]
+    draining = asyncio.create_task(lane.drain())
+    await asyncio.sleep(0.01)
+    server.may_answer.set()
+    await draining
+
+    assert all(call.done() for call in calls)
+
+
+async def test_nothing_is_sent_where_all_who_waited_have_gone() -> None:
+    server = Server()
+    lane = server.lane()
+    lane.submit([1]).cancel()
+    await lane.drain()
+
+    assert server.batches == []
+
+
+async def test_who_is_cancelled_keeps_an_error_from_nobody() -> None:
+    server = Server(busy=True)
+    lane = server.lane()
+    first, second = lane.submit([-1]), lane.submit([1])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    server.may_answer.set()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(ConnectionResetError):
+            await second

@@ -209,3 +209,29 @@ async def test_a_probe_that_was_refused_ends_no_outage(meetings: Meetings) -> No
         await meetings.epochs.probe(cast("Node", meetings.server))
 
     assert len(meetings.outages.since) == SLOTS
+
+
+async def test_a_loss_that_somebody_else_has_met_is_not_met_again(meetings: Meetings) -> None:
+    refused = meetings.epochs.known(5)
+    meetings.server.lose()
+    await meetings.meet(5, refused)
+    await meetings.meet(5, refused)
+
+    assert meetings.server.asked == []
+
+
+async def test_a_server_that_is_proven_asks_no_more_slots_than_are_needed(meetings: Meetings) -> None:
+    meetings.server.asked.clear()
+    meetings.outages.begin(range(SLOTS))
+    await meetings.epochs.probe(cast("Node", meetings.server))
+
+    assert meetings.server.asked == ["epoch:0"]
+    assert not meetings.outages
+
+
+async def test_a_server_without_slots_is_asked_nothing(meetings: Meetings) -> None:
+    meetings.server.asked.clear()
+    meetings.topology.replace()
+
+    assert await meetings.epochs.probe(cast("Node", meetings.server)) == 0
+    assert meetings.server.asked == []

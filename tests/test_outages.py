@@ -77,6 +77,32 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage().partition(" after ")[0] for record in caplog.records]
 
 
+async def test_an_outage_began_with_the_first_failure() -> None:
+    noted = Outages(ttl_ms=900, long_ms=600)
+    noted.since[5] = 1.0
+    noted.begin((4, 5))
+
+    assert noted.since[5] == 1
+    assert noted.since[4] > 1
+
+
+@pytest.mark.parametrize(
+    ("silent_seconds", "alone_seconds", "down_seconds"),
+    [(0, 0, 0), (0, 0.1, 0.6), (0, 2, 2.5), (0.2, 2, 2.3), (1, 2, 2), (3, 2, 3)],
+)
+async def test_what_a_replaced_server_took_while_it_was_alone_counts_as_an_outage(
+    monkeypatch: pytest.MonkeyPatch, silent_seconds: float, alone_seconds: float, down_seconds: float
+) -> None:
+    monkeypatch.setattr(outages, "_now", lambda: 1000.0)
+    noted = Outages(ttl_ms=1000, long_ms=500)
+    if silent_seconds:
+        noted.since[0] = 1000 - silent_seconds
+
+    noted.begin_replaced(alone_seconds)
+
+    assert noted.seconds(0) == pytest.approx(down_seconds)
+
+
 REFUSED, BACK = "No usable answer from the store: refused", "The store is back"
 
 

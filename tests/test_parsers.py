@@ -19,7 +19,7 @@ from streamlimit.keys import Keys
 from streamlimit.settings import Settings
 from streamlimit.stream_id import parse_stream_id, parse_stream_ref
 from streamlimit.token_keys import configured_keys, read_key_set
-from streamlimit.token_settings import ASYMMETRIC
+from streamlimit.token_settings import ASYMMETRIC, check_algorithms, check_jwks_url
 from streamlimit.tokens import TokenVerifier
 from tests.issuer import AUDIENCE, ISSUER, key_set, part, public_jwk, token
 
@@ -185,3 +185,27 @@ def not_authenticated(text: str) -> bool:
     except NotAuthenticated:
         return True
     return False
+
+
+@pytest.mark.parametrize("algorithms", ["HS256", "RS256", "RS256, EdDSA"])
+def test_algorithms_of_one_kind_may_be_allowed(algorithms: str) -> None:
+    assert check_algorithms(algorithms) == algorithms
+
+
+@pytest.mark.parametrize("algorithms", ["", "none", "HS256,RS256", "RS256,HS256", "RS256,none"])
+def test_algorithms_of_both_kinds_or_others_may_not(algorithms: str) -> None:
+    with pytest.raises(ValueError, match="or HS256 alone"):
+        check_algorithms(algorithms)
+
+
+@pytest.mark.parametrize("url", ["", "https://id.example/keys", "http://127.0.0.1:8000/keys", "http://[::1]/keys"])
+def test_keys_may_come_over_tls_or_from_this_machine(url: str) -> None:
+    assert check_jwks_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://id.example/keys", "http://127.0.0.1.evil.example/", "ftp://127.0.0.1/", "https:///x"]
+)
+def test_keys_may_not_come_otherwise(url: str) -> None:
+    with pytest.raises(ValueError, match="https://"):
+        check_jwks_url(url)

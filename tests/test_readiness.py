@@ -45,10 +45,10 @@ async def asked(shared: Readiness, times: int) -> list[asyncio.Task[Health]]:
 
 async def test_all_who_ask_at_once_share_one_look(shared: Readiness, looks: Looks) -> None:
     tasks = await asked(shared, 50)
+    assert len(looks.begun) == 1
     looks.begun[0].set_result(Health(7))
 
     assert await asyncio.gather(*tasks) == [Health(7)] * 50
-    assert len(looks.begun) == 1
 
 
 async def test_a_fresh_look_answers_the_next_ones(shared: Readiness, looks: Looks) -> None:

@@ -21,8 +21,9 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
     path.chmod(mode)
 
 
-def test_it_is_made_once_and_for_its_owner_only(path: Path) -> None:
+def test_it_is_made_once_and_for_its_owner_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     secret = load_or_make_secret(path.parent)
+    assert not caplog.messages  # it was never open to others
 
     assert load_or_make_secret(path.parent) == load_secret(path.parent) == secret
     assert len(secret) == 64

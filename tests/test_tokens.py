@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt import PyJWK
 
 from streamlimit.callers import Caller, NotAuthenticated, Role
 from streamlimit.token_keys import configured_keys, read_key_set
@@ -188,3 +189,58 @@ async def test_the_first_of_two_keys_with_the_same_name_counts() -> None:
     assert await keys.verify(token("ES256", headers={"kid": "x"}))
     with pytest.raises(NotAuthenticated):
         await keys.verify(token("EdDSA", headers={"kid": "x"}))
+
+
+async def test_what_cannot_be_right_has_no_key_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not known would be fetched."""
+    checked = verifier()
+    sought: list[str | None] = []
+
+    async def find(kid: str | None) -> Sequence[PyJWK]:
+        sought.append(kid)
+        return ()
+
+    monkeypatch.setattr(checked.keys, "find", find)
+    for made in (token("HS256"), token(headers={"alg": None}), token(headers={"alg": "none"}), "no.token.at-all"):
+        with pytest.raises(NotAuthenticated):
+            await checked.verify(made)
+    assert sought == []
+
+    with pytest.raises(NotAuthenticated):
+        await checked.verify(token())
+    assert sought == ["RS256"]
+
+
+@pytest.mark.parametrize("claim", [-1, 1.5, True, "3", [3], {}])
+async def test_a_limit_that_is_no_whole_number_is_told(claim: Any) -> None:
+    with pytest.raises(NotAuthenticated, match="streams_limit must be a whole number from 0"):
+        await verifier().verify(token(streams_limit=claim))
+
+
+async def test_clocks_may_differ_by_no_more_than_the_leeway() -> None:
+    now = int(time.time())
+
+    wrong: list[dict[str, Any]] = [{"exp": now - 20}, {"nbf": now + 20}]
+    for claims in wrong:
+        with pytest.raises(NotAuthenticated):
+            await verifier().verify(token(**claims))
+
+
+@pytest.mark.parametrize("claim", ["exp", "aud", "iss", "sub"])
+async def test_a_token_must_say(claim: str) -> None:
+    missing: dict[str, Any] = {claim: None}
+
+    with pytest.raises(NotAuthenticated, match=claim):
+        await verifier().verify(token(**missing))
+
+
+def test_a_secret_has_at_least_32_characters() -> None:
+    assert configured_keys("x" * 32, ["HS256"])
+    with pytest.raises(ValueError, match="at least 32"):
+        configured_keys("x" * 31, ["HS256"])
+
+
+def test_of_a_set_no_more_keys_are_looked_at_than_100() -> None:
+    members = [public_jwk("EdDSA", kid=str(number)) for number in range(101)]
+
+    assert set(read_key_set(key_set(*members), ASYMMETRIC)) == {str(number) for number in range(100)}
