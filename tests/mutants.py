@@ -1,4 +1,4 @@
-"""Damage to the scripts and the tracker that the quick suite must notice: `scripts/mutate.py` does it and runs that.
+"""Damage to the scripts and the modules that the quick suite must notice: `scripts/mutate.py` does it and runs that.
 
 A mutant that survives is a test that is missing.
 """
@@ -46,6 +46,16 @@ OUTAGE, RULES, DRAIN, DAMAGE = "outage.py", "rules.py", "drain.py", "damage.py"
 SECRETS = "lua/secrets.lua"
 CONNECTION, HEADS, BODIES = "http_connection.py", "http_heads.py", "http_bodies.py"
 LIMITS, REFUSALS = "connection_limits.py", "refusals.py"
+LANE, WIRE = "lane.py", "wire.py"
+
+_FULL = 'health.py: `if 0 < int(told.get("maxmemory", 0)) <= int(told.get("used_memory", 0)):`: 0 becomes 1'
+EQUIVALENT: Final = {
+    _FULL: "no server has one byte of memory",
+    f"{_FULL} (2)": "where the limit is not told, neither is what is used, and 1 is above 0",
+    f"{_FULL} (3)": "no server has one byte of memory",
+    'health.py: `if not int(told.get("aof_enabled", 1)):`: 1 becomes 2': "both say that there is a file",
+}
+"""Generated mutants (tests/generated.py) that no test can notice, each with the reason."""
 
 MUTANTS: Final = (
     # The secrets in use.
@@ -676,4 +686,317 @@ MUTANTS: Final = (
     Mutant("a request under way is cut off", LIMITS, "elif not self._is_under_way():", "else:"),
     Mutant("one who does not read is waited for", LIMITS, "elif self.flow.write_paused:", "elif False:"),
     Mutant("each complaint is logged", REFUSALS, "if self._clock() - self._logged_at >= _LOG_SECONDS:", "if True:"),
+    # Many callers, few round trips.
+    Mutant(
+        "who waited for too long keeps its room",
+        LANE,
+        "            self._waiting -= len(waiting.items)\n            waiting.fail",
+        "            waiting.fail",
+    ),
+    Mutant("what was sent keeps its room", LANE, "            self._waiting -= size\n", ""),
+    Mutant("any number may wait", LANE, "if self._waiting + len(items) > self._max_waiting:", "if False:"),
+    Mutant("those who wait are counted, not what they want", LANE, "self._waiting + len(items) >", "self._waiting >"),
+    Mutant(
+        "only the first is given up in its time", LANE, "        self._impatience = None\n        now", "        now"
+    ),
+    Mutant("a caller that has gone is sent all the same", LANE, "or not waiting.replies.done():  #", "or True:  #"),
+    Mutant("a batch has no end", LANE, "if size > room and batch:", "if False:"),
+    Mutant("any number of batches is under way", LANE, " and len(self._batches) < self._max_in_flight", ""),
+    Mutant("what waits is not drained", LANE, "self._flushing or self._batches or self._queue", "self._batches"),
+    Mutant(
+        "a reply that is not taken harms the others",
+        LANE,
+        "    except Exception as error:  # noqa: BLE001 - it must not",
+        "    except ImportError as error:  # noqa: BLE001 - it must not",
+    ),
+    Mutant(
+        "who went away keeps an error from the others",
+        LANE,
+        "elif self.replies and not self.replies.done():\n            self.replies.set_exception",
+        "elif self.replies or not self.replies.done():\n            self.replies.set_exception",
+    ),
+    Mutant("replies go to their neighbours", LANE, "            start = end\n", ""),
+    # Outages and meetings.
+    Mutant("a server is met although somebody else met it", EPOCHS, "elif self._known[slot] == refused:", "else:"),
+    Mutant("a loss concerns the slot alone", EPOCHS, "        if found.lost:\n", "        if False:\n"),
+    Mutant("how long a server was alone does not count", OUTAGES, "if alone_seconds > silent_seconds:", "if False:"),
+    Mutant("a known outage is repeated", ATTEMPTS, "(was_unanswered and not known_outage)", "was_unanswered"),
+    Mutant("a slot that moves is not waited for", ATTEMPTS, "isinstance(error, _PASSING) or (was", "(was"),
+    Mutant("NOREPLICAS is no outage", ATTEMPTS, '"NOREPLICAS ", ', ""),
+    Mutant("a busy script is no outage", ATTEMPTS, '"BUSY ", ', ""),
+    Mutant("a replica is no outage", ATTEMPTS, "    ReadOnlyError,\n    ClusterDownError", "    ClusterDownError"),
+    Mutant("what came too late proves an outage", ATTEMPTS, "tried_seconds < _NEARLY", "tried_seconds < 0 * _NEARLY"),
+    # Times and limits.
+    Mutant("times before 1970 are not clamped", WIRE, "min(max(unix_ms, 0), _LAST", "min(unix_ms, _LAST"),
+    Mutant("times after 9999 are not clamped", WIRE, "min(max(unix_ms, 0), _LAST_TIMESTAMP_MS)", "max(unix_ms, 0)"),
+    Mutant("a stream without an end ended before now", "replies.py", "now + max(pttl, 0)", "now + pttl"),
+    Mutant("a TTL may be longer than ends are remembered", RULES, "if self.ttl_ms > MAX_TTL_MS:", "if False:"),
+    Mutant("two heartbeats may not be lost", RULES, "self.ttl_ms < 3 * self", "self.ttl_ms < 2 * self"),
+    Mutant("stale after three heartbeats", RULES, "self.ttl_ms - 2 * self", "self.ttl_ms - 3 * self"),
+    Mutant("rejected users have a limit", RULES, 'if self.unknown_users == "admit" else ""', ""),
+    # Values of callers, and keys.
+    Mutant("a user may be called dot", "fields.py", "(?!\\.{{1,2}}$)", ""),
+    Mutant(
+        "a text may be of any length", "fields.py", "if not 1 <= len(value.encode()) <= MAX_FIELD_BYTES:", "if False:"
+    ),
+    Mutant("a text is measured in characters", "fields.py", "len(value.encode())", "len(value)"),
+    Mutant("texts have control characters", "fields.py", "if not _is_text(value):", "if False:"),
+    Mutant("a prefix may be anything", "fields.py", "if not _is_key_prefix(value):", "if False:"),
+    Mutant("the prefix is not put before streams", "keys.py", 'f"{self._prefix}{noun}', 'f"{noun}'),
+    Mutant("a Cluster has one epoch", "keys.py", "slot_of(user_id) if self._clustered else 0", "0"),
+    Mutant("digests may be short", "api_keys.py", '"[0-9a-f]{64}"', '"[0-9a-f]{8,64}"'),
+    Mutant("a player acts for all", "callers.py", "self.role is not Role.PLAYER", "self.role is Role.PLAYER"),
+    Mutant("a header may be sent twice", "authenticator.py", "if len(authorization) == 1 and", "if"),
+    Mutant("a credential may be huge", "authenticator.py", " and len(value) <= MAX_CREDENTIAL", ""),
+    Mutant("a failure is not noted", "authenticator.py", "self._failed.note(credential)", "pass"),
+    Mutant("failures are counted for ever", "failed_credentials.py", "if until > now else", "if True else"),
+    Mutant("each failure prolongs the minute", "failed_credentials.py", "(count + 1, until)", "(count + 1, now + 60)"),
+    # Tokens.
+    Mutant(
+        "the algorithm is not checked before the key is looked for",
+        TOKENS,
+        'if header.get("alg") not in self._algorithms:',
+        "if False:",
+    ),
+    Mutant("clocks may differ by any time", TOKENS, "leeway=self._leeway_seconds", "leeway=10**9"),
+    Mutant("a limit in a token may be negative", TOKENS, " or limit < 0:", ":"),
+    Mutant("True is a limit", TOKENS, "type(limit) is not int", "not isinstance(limit, int)"),
+    Mutant("a limit in a token is not cut", TOKENS, "limit = min(limit, self._max_limit)", "pass"),
+    Mutant("a short secret is taken", "token_keys.py", "if len(secret) < MIN_SECRET_LENGTH:", "if len(secret) < 31:"),
+    Mutant(
+        "a public key is a secret",
+        "token_keys.py",
+        "        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)",
+        "        pass",
+    ),
+    Mutant(
+        "a short RSA key is taken",
+        "token_keys.py",
+        "    if found.Algorithm.check_key_length(found.key):",
+        "    if False:",
+    ),
+    Mutant("what is beside the keys is ignored", "token_keys.py", ' or _PEM.sub("", text).strip():', ":"),
+    Mutant("a key for encryption signs", "token_keys.py", ' or member.get("use", "sig") != "sig":', ":"),
+    Mutant("a set may have any number of keys", "token_keys.py", "members[:MAX_KEYS] if", "members if"),
+    Mutant(
+        "the last key of a name counts", "token_keys.py", "keys.setdefault(key.key_id, key)", "keys[key.key_id] = key"
+    ),
+    Mutant(
+        "both kinds of algorithms together",
+        "token_settings.py",
+        "not set(names) <= set(ASYMMETRIC)",
+        "not set(names) <= {SYMMETRIC, *ASYMMETRIC}",
+    ),
+    Mutant(
+        "keys may come without TLS", "token_settings.py", 'and parts.hostname in ("127.0.0.1", "::1", "localhost")', ""
+    ),
+    Mutant("a set with secrets is taken from a URL", JWKS, "if name in ASYMMETRIC)", ")"),
+    Mutant("a failed fetch is not repeated soon", JWKS, "_RETRY_SECONDS if self._complaint else ", ""),
+    # Counting, logging, readiness, ports.
+    Mutant(
+        "the last bucket is not counted",
+        "metrics.py",
+        "totals[base + _LATENCIES : base + _SUM]",
+        "totals[base + _LATENCIES : base + _SUM - 1]",
+    ),
+    Mutant("all workers share one row", "counters.py", "found[0] if found else _ROWS - 1", "0"),
+    Mutant("a count is that of one worker", "counters.py", "if row[0]]", "if row[0]][:1]"),
+    Mutant("players are written into the log", "audit.py", "if caller.role is not Role.PLAYER:", "if True:"),
+    Mutant("a short user stands in the log", "audit.py", "min(_CUT_LENGTH, len(user_id) // 2)", "_CUT_LENGTH"),
+    Mutant("a hash without the secret", "audit.py", "hmac.digest(self._secret,", 'hmac.digest(b"",'),
+    Mutant(
+        "each question looks at the store",
+        "readiness.py",
+        "self._look.done() and now - self._began >= FRESH_SECONDS",
+        "True",
+    ),
+    Mutant("readiness is looked at once", "readiness.py", "now - self._began >= FRESH_SECONDS", "False"),
+    Mutant(
+        "who goes away takes the look along",
+        "readiness.py",
+        "return await asyncio.shield(self._look)",
+        "return await self._look",
+    ),
+    Mutant("the operators' routes are public", "ports.py", "        if is_public(request):", "        if False:"),
+    # Finding the servers.
+    Mutant("a slot that nobody holds is an error of ours", "topology.py", "except KeyError:", "except IndexError:"),
+    Mutant(
+        "redis-py repeats by itself", "connection.py", "never = Retry(NoBackoff(), 0)", "never = Retry(NoBackoff(), 3)"
+    ),
+    Mutant("options of a Cluster are lost", "connection.py", "    options |= _options(parts)\n", ""),
+    Mutant("TLS is forgotten", "connection.py", 'options["ssl"] = True', "pass"),
+    Mutant(
+        "a password stands in a message",
+        "urls.py",
+        'raise ValueError(f"the port must be a number; {_ENCODE}")',
+        "raise ValueError(parts.netloc)",
+    ),
+    Mutant("who is no Sentinel's primary is left at once", "primary.py", "if address == self._address:", "if False:"),
+    # Examining a store.
+    Mutant("a store that drops keys is well", "health.py", 'if policy != "noeviction":', "if False:"),
+    Mutant("a full store is well", "health.py", "if 0 < int(", "if 1 < 0 < int("),
+    Mutant("a store without a file is well", "health.py", 'if not int(told.get("aof_enabled", 1)):', "if False:"),
+    Mutant("a command is not asked for", "permissions.py", '"HLEN", ', ""),
+    Mutant(
+        "what may not be run is not told",
+        "permissions.py",
+        "                commands.add(named[1])",
+        "                pass",
+    ),
+    Mutant(
+        "a slow store is fast enough",
+        "probe.py",
+        "one.milliseconds(0.5) for one in timings) > _SLOW_MEDIAN_MS",
+        "one.milliseconds(0.5) for one in timings) > 10**9",
+    ),
+    Mutant(
+        "the streams of the doctor stay", "probe.py", '            await target.ask("DEL", *keys)', "            pass"
+    ),
+    Mutant("a silent Sentinel is well", "survey.py", "    if silent:\n        found", "    if False:\n        found"),
+    Mutant(
+        "two Sentinels are enough",
+        "survey.py",
+        "min(len(answers), *usable) < _QUORUM",
+        "min(len(answers), *usable) < 1",
+    ),
+    Mutant("a Cluster that fails is well", "survey.py", ' or worst.state == "fail":', ":"),
+    Mutant("the best news count", "survey.py", "worst = min(views", "worst = max(views"),
+    Mutant(
+        "what was skipped is the worst",
+        "findings.py",
+        '("problem", "warning", "ok", "skipped")',
+        '("skipped", "problem", "warning", "ok")',
+    ),
+    Mutant("a problem ends well", "report.py", 'state == "problem" or ', ""),
+    Mutant("--strict is ignored", "report.py", 'strict and state == "warning"', "False"),
+    Mutant("an empty file of a secret is none", "secret_files.py", "        if not value:\n", "        if False:\n"),
+    Mutant("a secret is read from two places", "secret_files.py", "if os.environ.get(name):", "if False:"),
+    # Settings: a wrong value that is taken starts the service.
+    Mutant("a short secret signs", "settings.py", "len(secret) < MIN_SECRET_LENGTH for", "len(secret) < 31 for"),
+    Mutant(
+        "memory:// has several workers",
+        "settings.py",
+        "if self.redis_url == MEMORY_URL and self.workers > 1:",
+        "if False:",
+    ),
+    Mutant(
+        "a public address needs no keys", "settings.py", "if not self.authenticates and not self.insecure:", "if False:"
+    ),
+    Mutant(
+        "a public address needs no secret", "settings.py", "            if not self.secrets:", "            if False:"
+    ),
+    Mutant("rules are not looked at", "settings.py", "            _ = self.rules\n", "            pass\n"),
+    Mutant("tokens need no issuer", "settings.py", "            if not getattr(self, name):", "            if False:"),
+    # The process and its store.
+    Mutant("few files may be open", "server.py", "    if soft < wanted:\n", "    if False:\n"),
+    Mutant("a worker stays when its parent has gone", "server.py", "loop.add_reader(parent.sentinel, stop)", "pass"),
+    Mutant("the supervisor obeys signals", "supervisor.py", "signal.signal(name, signal.SIG_IGN)", "pass"),
+    Mutant("a Ctrl-C reaches the store", "embedded.py", "start_new_session=True", "start_new_session=False"),
+    Mutant(
+        "the embedded store writes when it likes", "embedded.py", '"appendfsync": "everysec"', '"appendfsync": "no"'
+    ),
+    Mutant("the embedded store keeps nothing", "embedded.py", '"appendonly": "yes"', '"appendonly": "no"'),
+    Mutant(
+        "the embedded store drops streams",
+        "embedded.py",
+        '"maxmemory-policy": "noeviction"',
+        '"maxmemory-policy": "allkeys-lru"',
+    ),
+    Mutant("a crashed store stays away", "supervisor.py", "if may_give_up and failures and code > 0:", "if code:"),
+    # What callers send, and what they are told.
+    Mutant("a body of any type is read", HANDLERS, 'if content_type != "application/json":', "if False:"),
+    Mutant("a body without a length has no end", HANDLERS, "if len(body) > request.state.max_body_bytes:", "if False:"),
+    Mutant("a key may be sent twice", HANDLERS, "(value,) = values", "value = values[0]"),
+    Mutant(
+        "warnings are for everybody",
+        HANDLERS,
+        "list(health.warnings) if is_operators(request) or not request.app.state.authenticator.asks else []",
+        "list(health.warnings)",
+    ),
+    Mutant("a player acts for any user", "dispatch.py", "if not caller.may_act_for(", "if False and not ("),
+    Mutant("a change stands in no log", "dispatch.py", "operation.method in _CHANGES and request", "False and request"),
+    Mutant("a long body is refused afterwards", "dispatch.py", "if length.isdecimal() and int(length)", "if 0"),
+    Mutant(
+        "a path may end in a line feed", "dispatch.py", 'if request.scope["path"].endswith("\\n") and', "if False and"
+    ),
+    Mutant("fields that nobody knows are ignored", WIRE, 'extra="forbid"', 'extra="ignore"'),
+    Mutant("a text is a number", WIRE, 'extra="forbid", strict=True', 'extra="forbid"'),
+    Mutant("a batch may be of any length", WIRE, "Field(max_length=MAX_BATCH)", "Field()"),
+    Mutant("an ended stream was never there", "problems.py", '"stream-ended", 410', '"stream-ended", 404'),
+    Mutant("a stream that never was has ended", "problems.py", '"unknown-stream", 404', '"unknown-stream", 410'),
+    Mutant("the limit is an error of ours", "problems.py", '"limit-reached", 409', '"limit-reached", 503'),
+    Mutant("an outage is a bug", "problems.py", '"store-unavailable", 503', '"store-unavailable", 500'),
+    Mutant("wait for no time", "problems.py", "max(1, math.ceil(milliseconds / 1000))", "milliseconds // 1000"),
+    Mutant(
+        "a bug shows itself",
+        "problems.py",
+        "    return internal_error()",
+        "    return Problem(INTERNAL_ERROR, str(error))",
+    ),
+    Mutant("who sent no key sent a wrong one", "problems.py", 'if error.reason == "missing" else', "if False else"),
+    Mutant("a page may be of any origin", "cors.py", "allow_origins=origins", 'allow_origins=("*",)'),
+    Mutant("an origin may have a path", "cors.py", "re.fullmatch(_ORIGIN", "re.match(_ORIGIN"),
+    Mutant(
+        "a stream in an outage looks counted", OUTAGE, ", **given, provisional=True", ", **given, provisional=False"
+    ),
+    Mutant("a new secret is open for a moment", "secret.py", "os.O_TRUNC, 0o600)", "os.O_TRUNC, 0o644)"),
+    Mutant("half a secret is read", "secret.py", "path.hardlink_to(draft)", "path.write_bytes(draft.read_bytes())"),
+    Mutant(
+        "the tag of a slot is that of another",
+        "hash_slots.py",
+        "setdefault(slot_of(str(number))",
+        "setdefault(number % SLOTS",
+    ),
+    Mutant("a tag is in any slot", "hash_slots.py", "return key_slot(tag.encode())", "return len(tag)"),
+    Mutant("any number of debts", "debts.py", "if len(self._owed) >= _MAX_OWED:", "if False:"),
+    Mutant("what was interrupted is no longer owed", "debts.py", "self._owed.extendleft(reversed(batch))", "pass"),
+    Mutant("nobody is overdue", "deadlines.py", "if connection.deadline <= now:", "if False:"),
+    Mutant("players set limits", "routes.py", "frozenset({Role.SERVICE, Role.OPERATOR})", "frozenset(Role)"),
+    Mutant(
+        "a back end is an operator",
+        "routes.py",
+        "OPERATOR: Final = frozenset({Role",
+        "OPERATOR: Final = frozenset(Role) | ({Role",
+    ),
+    Mutant("a slash in a user id is another path", "app.py", 'b"%2f" in', 'b"%00" in'),
+    Mutant("pages are not kept away", "app.py", "*([] if authenticator.asks else [guard]),", "*[],"),
+    Mutant("a redirect leads to another host", "app.py", "redirect_slashes = False", "redirect_slashes = True"),
+    # Examining a server and a user.
+    Mutant(
+        "a file that takes nothing is well",
+        "checks.py",
+        '("aof_last_write_status", "ok") != "ok"',
+        '("", "ok") != "ok"',
+    ),
+    Mutant("a replica is a primary", "checks.py", 'if info["role"] != "master":', "if False:"),
+    Mutant("a server that drops keys is well", "checks.py", 'if policy == "noeviction":', "if policy:"),
+    Mutant("a damaged key is well", "user_keys.py", 'if key.kind == "hash":', "if key.kind:"),
+    Mutant(
+        "the seats above the highest limit are hidden",
+        "user_keys.py",
+        "Keys(key_prefix, MAX_SEATS,",
+        "Keys(key_prefix, rules.max_limit,",
+    ),
+    # Repairing files.
+    Mutant("what follows the damage is kept", "append_only.py", "                break", "                pass"),
+    Mutant("what cannot be read is kept", "append_only.py", "            copy.truncate(size)\n", ""),
+    Mutant("sound files are repaired", "append_only.py", "if parts and not damaged:", "if False:"),
+    Mutant(
+        "a repair begins no recovery", "append_only.py", '"recovering_until": now + ttl_ms', '"recovering_until": now'
+    ),
+    # Several processes.
+    Mutant("a worker that died stays dead", "workers.py", "if self._signals or worker.is_alive(", "if True or ("),
+    Mutant(
+        "a worker that cannot start is started for ever",
+        "workers.py",
+        "if worker.exitcode == STARTUP_FAILURE:",
+        "if False:",
+    ),
+    Mutant("a drain takes connections that nobody answers", "workers.py", "listener.close()", "pass"),
+    Mutant(
+        "a Ctrl-C kills a worker that starts",
+        "workers.py",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)",
+        "pass",
+    ),
 )

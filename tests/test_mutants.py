@@ -7,7 +7,8 @@ import pytest
 from redis import Redis
 
 import streamlimit
-from tests.mutants import MUTANTS, PACKAGE, Mutant
+from tests.generated import generated
+from tests.mutants import EQUIVALENT, MUTANTS, PACKAGE, Mutant
 from tests.servers import RedisServer
 
 
@@ -20,6 +21,12 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_mutants_have_names_of_their_own() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_what_no_test_can_notice_is_still_found_by_the_machine(intact: Path) -> None:
+    found = {one.name for path in (intact / PACKAGE).glob("*.py") for one in generated(intact, path.name)}
+
+    assert set(EQUIVALENT) <= found
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import ROOT
+from tests.generated import generated
 from tests.mutants import PACKAGE, Mutant
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -58,3 +59,40 @@ def test_tests_that_cannot_be_run_kill_no_mutant(project: Path) -> None:
 
     with pytest.raises(mutate.DidNotRunError, match="ERROR test_small"):
         mutate.killer(DAMAGE)
+
+
+def test_the_tests_that_import_the_damaged_module_run_first(project: Path) -> None:
+    (project / "tests").mkdir()
+    for name, text in {"test_admit.py": "", "test_limit.py": "", "test_other.py": NOTICES}.items():
+        (project / "tests" / name).write_text(text)
+
+    assert mutate.naming(project, "limit") == ["tests/test_limit.py", "tests/test_other.py"]
+    assert mutate.naming(project, "lim") == []
+
+
+def test_damage_is_found_by_a_machine(project: Path) -> None:
+    """Each kind once, on a few lines."""
+    text = "def f(a, b):\n    if a < b and True:\n        print(a + 1)\n    return a\n"
+    (project / PACKAGE / "limit.py").write_text(text)
+
+    found = generated(project, "limit.py")
+
+    assert [one.new.decode() for one in found] == [
+        "((a) <= (b))",
+        "((a < b) or (True))",
+        "(not (a < b and True))",
+        "False",
+        "pass",
+        "((a) - (1))",
+        "2",
+    ]
+    assert len({one.name for one in found}) == len(found)
+    found[0].damage(project)
+    assert (project / PACKAGE / "limit.py").read_text() == text.replace("a < b", "((a) <= (b))")
+
+
+def test_damage_with_which_nothing_can_be_imported_is_noticed(project: Path) -> None:
+    (project / "test_small.py").write_text(LOOKS_AWAY)
+    (project / PACKAGE / "limit.py").write_text("LIMIT = {1: 3}[1]\n")
+
+    assert mutate.killer(generated(project, "limit.py")[0]) == mutate.NOT_IMPORTED
