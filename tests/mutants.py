@@ -717,7 +717,12 @@ MUTANTS: Final = (
     ),
     Mutant("replies go to their neighbours", LANE, "            start = end\n", ""),
     # Outages and meetings.
-    Mutant("a server is met although somebody else met it", EPOCHS, "elif self._known[slot] == refused:", "else:"),
+    Mutant(
+        "a server is met although somebody else met it",
+        EPOCHS,
+        "elif self._known[slot] == refused and node.meetings == meetings:",
+        "else:",
+    ),
     Mutant("a loss concerns the slot alone", EPOCHS, "        if found.lost:\n", "        if False:\n"),
     Mutant("how long a server was alone does not count", OUTAGES, "if alone_seconds > silent_seconds:", "if False:"),
     Mutant("a known outage is repeated", ATTEMPTS, "(was_unanswered and not known_outage)", "was_unanswered"),
@@ -980,7 +985,9 @@ MUTANTS: Final = (
     # Repairing files.
     Mutant("what follows the damage is kept", "append_only.py", "                break", "                pass"),
     Mutant("what cannot be read is kept", "append_only.py", "            copy.truncate(size)\n", ""),
-    Mutant("sound files are repaired", "append_only.py", "if parts and not damaged:", "if False:"),
+    Mutant(
+        "sound files are repaired", "append_only.py", "if parts and not damaged and manifest_is_whole:", "if False:"
+    ),
     Mutant(
         "a repair begins no recovery", "append_only.py", '"recovering_until": now + ttl_ms', '"recovering_until": now'
     ),
