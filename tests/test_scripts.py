@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,12 @@ from streamlimit import scripts
 from streamlimit.keys import Keys
 from streamlimit.scripts import Script
 from tests.conftest import missing
+from tests.documents import ROOT
 from tests.servers import RedisServer
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import shared_lua
 
 SCRIPTS = [value for value in vars(scripts).values() if isinstance(value, Script)]
 KEYS = Keys().all_of("alice")
@@ -22,7 +29,7 @@ def code(source: str) -> list[str]:
 
 
 def test_every_file_is_loaded() -> None:
-    found = {path.name for path in files("streamlimit").joinpath("lua").iterdir()}
+    found = {path.name for path in files("streamlimit").joinpath("lua").iterdir() if path.is_file()}
 
     assert found == {f"{script.name}.lua" for script in SCRIPTS}
 
@@ -50,20 +57,16 @@ def test_a_script_is_short_enough_to_be_read_at_night(script: Script) -> None:
     assert len(code(own)) < 80
 
 
-def test_what_scripts_share_is_the_same_in_each() -> None:
-    """Lua in Redis has no include, and each file must run by hand, so some functions stand in several files."""
-    copies: dict[str, set[str]] = {}
-    for script in SCRIPTS:
-        for name, body in re.findall(
-            r"^-- shared: (\w+)\n(.*?)^-- end shared$", script.source, re.DOTALL | re.MULTILINE
-        ):
-            copies.setdefault(name, set()).add(body)
+def test_a_block_of_several_scripts_is_copied_from_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(shared_lua.LUA, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(shared_lua, "LUA", tmp_path)
+    monkeypatch.setattr("sys.argv", ["shared_lua.py", "--check"])
+    (tmp_path / "shared" / "whole_number.lua").write_text("-- another\n")
 
-    assert set(copies) == {
-        *("live_streams", "record_ended", "eviction_order", "whole_number"),
-        *("ended_by", "why_ended", "is_damaged", "nameless"),
-    }
-    assert {name: len(bodies) for name, bodies in copies.items()} == dict.fromkeys(copies, 1)
+    assert "list.lua" in str(shared_lua.main())
+    monkeypatch.setattr("sys.argv", ["shared_lua.py"])
+    assert shared_lua.main() is None
+    assert "-- shared: whole_number\n-- another\n-- end shared\n" in (tmp_path / "list.lua").read_text()
 
 
 ADMIT = ["", "R1", "S1", "3", "3000", "1000", "", "3", "", "", "tv-1", "", "", "", "1", ""]
