@@ -158,4 +158,5 @@ class LimitedConnection(HttpToolsProtocol):
         """Tell the request under way that its client is not there any more."""
         if self._is_under_way():
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False  # it would be written behind the refusal
             self.cycle.message_event.set()

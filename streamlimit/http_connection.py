@@ -38,6 +38,7 @@ _END_BYTES: Final = len(HEAD_END)
 _REMEMBERED_BYTES: Final = 1024
 """Of the headers of the last request, which a client mostly repeats: they need not be checked again then."""
 _INVALID: Final = "The request is not valid HTTP/1.1."
+_NO_PATH: Final = "The target must have a path."
 _BAD_TARGET: Final = (httptools.HttpParserError, UnicodeError)
 
 _logger = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ class HttpConnection(LimitedConnection):
         unread = self._unread
         while unread.startswith(_CRLF):  # RFC 9112 section 2.2
             del unread[: len(_CRLF)]
+            self._is_in_head = False
         end = unread.find(HEAD_END, 0, MAX_HEAD_BYTES) + _END_BYTES
         if end >= _END_BYTES:
             head = bytes(unread[:end])
@@ -195,7 +197,7 @@ class HttpConnection(LimitedConnection):
             pass  # ignored; the parser, which goes no further, is replaced
         except httptools.HttpParserError as error:
             self._body = None
-            self._refuse(_refusal_of(error))
+            self._refuse(malformed(_NO_PATH) if _has_no_path(line) else _refusal_of(error))
             return
         if framing.length or framing.upgrades:
             self.parser = httptools.HttpRequestParser(self)  # this one waits for what it is not given
@@ -215,6 +217,12 @@ class HttpConnection(LimitedConnection):
         self._body = None
         self._unread.clear()
         super()._refuse(refusal, is_answered=is_answered or has_begun)
+
+
+def _has_no_path(line: bytes) -> bool:
+    """Whether the target is a URL without a path, which uvicorn cannot take."""
+    _, is_url, rest = line.partition(b"://")
+    return bool(is_url) and b"/" not in rest.partition(b" ")[0]
 
 
 def _refusal_of(error: httptools.HttpParserError) -> Problem:

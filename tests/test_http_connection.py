@@ -270,6 +270,38 @@ async def test_junk_behind_a_heartbeat_does_not_swallow_its_answer(connection: C
     assert connection.closed
 
 
+@pytest.mark.parametrize("target", ["http://localhost", "http://localhost?x"])
+async def test_a_url_without_a_path_is_refused(
+    connection: Connection, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection.send(f"GET {target} HTTP/1.1\r\n{HOST}\r\n")
+
+    assert (await connection.answer()).status == 400
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_body_that_is_refused_before_it_was_asked_for_is_not_asked_for(
+    connection: Connection, server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "can_write_eof", lambda: True)
+    monkeypatch.setattr(connection, "write_eof", lambda: None)
+    connection.send(
+        f"POST {STREAMS} HTTP/1.1\r\n{HOST}{JSON}Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n-\r\n"
+    )
+    while server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks)
+
+    assert connection.received.startswith(b"HTTP/1.1 400 ")
+    assert b"100 Continue" not in connection.received
+
+
+async def test_an_empty_line_in_two_pieces_begins_no_request(connection: Connection) -> None:
+    connection.send("\r")
+    connection.send("\n")
+
+    assert not connection.protocol._is_receiving()
+
+
 async def test_trailers_are_not_headers(connection: Connection) -> None:
     connection.send(
         f"POST {STREAMS} HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n"
